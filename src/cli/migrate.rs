@@ -1,0 +1,43 @@
+use std::process::ExitCode;
+
+use crate::{config::DatabaseArgs, db::Session, migrate};
+
+/// Create or update the tables, the view and its functions; safe to run again, and to start several times at once
+#[derive(Debug, clap::Args)]
+pub struct Migrate {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Change nothing; say what is missing, and exit with 1 if anything is
+    #[arg(long, conflicts_with = "down")]
+    check: bool,
+    /// Drop the view, its log and its functions; the source tables stay
+    #[arg(long)]
+    down: bool,
+}
+
+impl Migrate {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let session = Session::connect(&self.database.check()?).await?;
+        if self.down {
+            migrate::down(&session).await?;
+            println!(
+                "rolled back 004: the view, its refresh log and its functions are gone; the source tables are untouched"
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        let differences = migrate::differences(&session).await?;
+        for difference in &differences {
+            println!("- {difference}");
+        }
+        if differences.is_empty() {
+            println!("up to date: nothing to do");
+        } else if self.check {
+            println!("not up to date; mend it with: treemap migrate");
+            return Ok(ExitCode::FAILURE);
+        } else {
+            migrate::up(&session).await?;
+            println!("migrated: 001_source_tables, 004_treemap_materialized_view");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

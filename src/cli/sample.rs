@@ -1,0 +1,44 @@
+use std::{path::PathBuf, process::ExitCode};
+
+use jiff::{Zoned, civil::Date};
+
+use crate::sample;
+
+/// Write synthetic reports and a company list in the real formats into a new folder
+#[derive(Debug, clap::Args)]
+pub struct Sample {
+    /// The folder: new, or empty
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// How many companies to list
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    companies: u32,
+    /// The first day; reports before 2022-06-03 are in the older format
+    #[arg(long, default_value = "2020-01-01", value_name = "YYYY-MM-DD")]
+    from: Date,
+    /// The last day; today if not given
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    to: Option<Date>,
+    /// The same seed, companies and days give the same files
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Sample {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let to = self.to.unwrap_or_else(|| Zoned::now().date());
+        let Self { companies, from, seed, .. } = self;
+        let written = sample::Sample { companies, from, to, seed }.write(&self.folder)?;
+        println!(
+            "{} synthetic reports with {} rows, and a list of {companies} companies, in {}",
+            written.reports,
+            written.rows,
+            self.folder.display()
+        );
+        println!(
+            "next: treemap load companies {0}/companies.csv, treemap load shorts {0}/reports",
+            self.folder.display()
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,54 @@
+//! The treemap service: answers `GetIndustryTreeMap` from the materialized view `mv_treemap_data`.
+//!
+//! The map of the code, in call order. Each module knows only those below it.
+//!
+//! - [`cli`]: the `treemap` command, one file per subcommand
+//! - [`app`]: the server put together: build (binds), run until stopped, stop in order
+//! - [`grpc`]: a request from proto to domain to read model to wire, and the mapping to gRPC status
+//! - [`listen`], [`reload`]: notice that the view changed; load the read model again
+//! - [`load`], [`sample`], [`migrate`], [`refresh`], [`status`]: what the other commands do
+//! - [`store`]: every statement of the serving path
+//! - [`read_model`]: the answers, encoded and ready to be sliced, and how fresh they are
+//! - [`treemap`]: period, view mode, limit: what a valid request is
+//! - [`db`]: the one door to Postgres: connections, pool, bounds
+//! - [`backoff`]: the pause before the next try
+//! - [`config`]: every setting, read once
+//! - [`error`]: what can go wrong with the database, by what to do about it
+//!
+//! A request goes `grpc` → `treemap` → `read_model` → `grpc::codec`; it meets the database only when no model has been
+//! loaded yet, and then it waits. A refresh goes `refresh` → `refresh_treemap_data()` in Postgres → NOTIFY → `listen` →
+//! `reload` → `store` → `read_model`.
+
+pub mod app;
+pub mod backoff;
+pub mod cli;
+pub mod config;
+pub mod db;
+pub mod error;
+pub mod grpc;
+pub mod listen;
+pub mod load;
+pub mod migrate;
+pub mod read_model;
+pub mod refresh;
+pub mod reload;
+pub mod sample;
+pub mod status;
+pub mod store;
+pub mod treemap;
+
+/// What the .proto files define: the messages, a typed client, and the descriptors that reflection serves.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod proto {
+    pub mod shorts {
+        pub mod v1alpha1 {
+            tonic::include_proto!("shorts.v1alpha1");
+        }
+    }
+    pub mod stocks {
+        pub mod v1alpha1 {
+            tonic::include_proto!("stocks.v1alpha1");
+        }
+    }
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

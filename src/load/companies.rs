@@ -1,0 +1,152 @@
+//! The ASX list of companies into `"company-metadata"`: code, name and industry group. A company that is listed is
+//! updated or added; one that is not is left alone, for its short positions may still be reported.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use csv::{ReaderBuilder, StringRecord};
+use tokio_postgres::types::Type;
+
+use super::{Refused, text::decode};
+use crate::{db::Session, error::DbError};
+
+const BOUND: Duration = Duration::from_secs(60);
+/// The layouts differ in title lines, order, case and further columns: a column is known by one of its names.
+const CODE: &str = "ASX code";
+const NAME: &str = "Company name";
+const INDUSTRY: &str = "GICS industry group";
+
+/// Companies by code: name and industry group.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Companies(BTreeMap<String, (String, String)>);
+
+/// What loading a list changed.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Companies of the list.
+    pub listed: usize,
+    /// Companies that were not there before.
+    pub added: u64,
+    /// Companies whose name or industry group is another now.
+    pub updated: u64,
+}
+
+impl Companies {
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// Why none of it can be loaded.
+    pub fn read(path: &Path) -> Result<Self, Refused> {
+        std::fs::read(path)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| Self::parse(&bytes))
+            .map_err(|reason| Refused { path: path.to_owned(), reason })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let text = decode(bytes)?;
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+        let mut records = reader.records();
+        // Title lines come before the header, and say nothing that is needed.
+        let columns = loop {
+            match records.next() {
+                Some(Ok(record)) => {
+                    if let Some(columns) = columns(&record) {
+                        break columns;
+                    }
+                }
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err(format!("no line names the columns; expected {CODE:?}, {NAME:?} and {INDUSTRY:?}")),
+            }
+        };
+        let mut companies = BTreeMap::new();
+        for record in records {
+            let record = record.map_err(|error| error.to_string())?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let [Some(code), Some(name), Some(industry)] = columns.map(|column| record.get(column).map(str::trim))
+            else {
+                return Err(format!("line {line} has {} fields: the file may be cut off", record.len()));
+            };
+            if code.is_empty() {
+                return Err(format!("line {line} has no code"));
+            }
+            let company = (name.to_owned(), industry.to_owned());
+            if let Some(earlier) = companies.insert(code.to_owned(), company.clone())
+                && earlier != company
+            {
+                return Err(format!("line {line} lists {code} again, as another company"));
+            }
+        }
+        if companies.is_empty() {
+            return Err("the list has a header and no companies".into());
+        }
+        Ok(Self(companies))
+    }
+
+    /// Puts the companies into the table, in one transaction. Columns that are not of the list keep what they hold, and
+    /// no unique index is needed.
+    ///
+    /// # Errors
+    /// The database fails; nothing is changed then.
+    pub async fn load(&self, session: &Session) -> Result<Loaded, DbError> {
+        let codes: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let names: Vec<&str> = self.0.values().map(|(name, _)| name.as_str()).collect();
+        let industries: Vec<&str> = self.0.values().map(|(_, industry)| industry.as_str()).collect();
+        session
+            .transaction("load companies", BOUND, async {
+                let client = session.client();
+                client.batch_execute("SELECT pg_advisory_xact_lock(hashtextextended('treemap.load', 0))").await?;
+                let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+                    [(&codes, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY), (&industries, Type::TEXT_ARRAY)];
+                let updated = client.execute_typed(UPDATE, &parameters).await?;
+                let added = client.execute_typed(INSERT, &parameters).await?;
+                Ok(Loaded { listed: codes.len(), added, updated })
+            })
+            .await
+    }
+}
+
+const UPDATE: &str = r#"
+    UPDATE public."company-metadata" AS old SET company_name = new.name, industry = new.industry
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS new (code, name, industry)
+    WHERE old.stock_code::text = new.code
+        AND (old.company_name::text, old.industry::text) IS DISTINCT FROM (new.name, new.industry)"#;
+const INSERT: &str = r#"
+    INSERT INTO public."company-metadata" (stock_code, company_name, industry)
+    SELECT new.code, new.name, new.industry
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS new (code, name, industry)
+    WHERE NOT EXISTS (SELECT FROM public."company-metadata" AS old WHERE old.stock_code::text = new.code)"#;
+
+/// Where code, name and industry group stand, if this line is the header.
+fn columns(record: &StringRecord) -> Option<[usize; 3]> {
+    let place = |name: &str| record.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
+    Some([place(CODE)?, place(NAME)?, place(INDUSTRY)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn company(code: &str, name: &str, industry: &str) -> Companies {
+        Companies(BTreeMap::from([(code.into(), (name.into(), industry.into()))]))
+    }
+
+    #[test]
+    fn both_layouts_are_read_by_their_header() {
+        let titled = b"ASX listed companies as at Mon Mar 02\n\nCompany name,ASX code,GICS industry group\n\"A, B LTD\",\"AB\",\"Banks\"\n";
+        let dated = b"\"ASX code\",\"Company name\",\"GICs industry group\",\"Listing date\",\"Market Cap\"\n\"AB\",\"A, B LTD\",\"Banks\",\"01/02/2003\",15\n";
+        assert_eq!(Companies::parse(titled).unwrap(), company("AB", "A, B LTD", "Banks"));
+        assert_eq!(Companies::parse(dated).unwrap(), company("AB", "A, B LTD", "Banks"));
+    }
+
+    #[test]
+    fn what_is_not_a_whole_list_is_refused() {
+        let refusal = |text: &[u8]| Companies::parse(text).unwrap_err();
+        assert!(refusal(b"a,b\nc,d\n").contains("no line names the columns"));
+        assert!(refusal(b"Company name,ASX code,GICS industry group\n").contains("no companies"));
+        assert!(refusal(b"Company name,ASX code,GICS industry group\nA LTD,A\n").contains("line 2 has 2 fields"));
+        assert!(
+            refusal(b"Company name,ASX code,GICS industry group\nA,A,Banks\nB,A,Banks\n").contains("lists A again")
+        );
+        assert!(refusal(b"").contains("empty"));
+    }
+}

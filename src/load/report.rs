@@ -1,0 +1,195 @@
+//! One daily report of ASIC: `RRyyyymmdd-vvv-SSDailyAggShortPos.csv`.
+
+use std::{collections::HashMap, path::Path};
+
+use csv::{ReaderBuilder, StringRecord, Writer};
+use jiff::civil::Date;
+
+use super::text::decode;
+
+const PREFIX: &str = "RR";
+const SUFFIX: &str = "-SSDailyAggShortPos.csv";
+/// The columns as ASIC has named them since 2010, in order.
+pub const HEADER: [&str; 5] = [
+    "Product",
+    "Product Code",
+    "Reported Short Positions",
+    "Total Product in Issue",
+    "% of Total Product in Issue Reported as Short Positions",
+];
+
+/// What the name of a report says. Orders by date, then revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReportName {
+    /// The trading day that is reported.
+    pub date: Date,
+    /// 1 for the first publication; the highest of a date counts.
+    pub revision: u16,
+}
+
+impl ReportName {
+    /// Reads a file name; `None` when it is not that of a report.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let middle = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        let (date, revision) = middle.split_once('-')?;
+        let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(date, 8) || !digits(revision, 3) {
+            return None;
+        }
+        Some(Self { date: Date::strptime("%Y%m%d", date).ok()?, revision: revision.parse().ok()? })
+    }
+
+    /// The file name of a report.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("{PREFIX}{}-{:03}{SUFFIX}", self.date.strftime("%Y%m%d"), self.revision)
+    }
+}
+
+/// The rows of one report, ready for `COPY shorts FROM STDIN (FORMAT csv)`.
+#[derive(Debug)]
+pub struct Report {
+    /// The day that they replace.
+    pub date: Date,
+    /// How many there are; never none.
+    pub rows: usize,
+    /// Lines of the columns of `shorts` in order; an empty field is NULL.
+    pub copy: Vec<u8>,
+}
+
+impl Report {
+    /// Reads a whole report.
+    ///
+    /// # Errors
+    /// Why none of it can be loaded: the row, what is there, what was expected.
+    pub fn parse(date: Date, bytes: &[u8]) -> Result<Self, String> {
+        let text = decode(bytes)?;
+        let first_line = text.lines().next().unwrap_or_default();
+        let delimiter = if first_line.contains('\t') { b'\t' } else { b',' };
+        let mut reader = ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
+        let header = reader.headers().map_err(|error| error.to_string())?;
+        if !header.iter().map(str::trim).eq(HEADER) {
+            let found: String = first_line.chars().take(60).collect();
+            return Err(format!(
+                "the first line is no report's header: found {found:?}, expected {:?}",
+                HEADER.join(",")
+            ));
+        }
+
+        let mut copy = Writer::from_writer(Vec::with_capacity(text.len() + text.len() / 4));
+        let day = date.to_string();
+        let mut seen: HashMap<String, (u64, StringRecord)> = HashMap::new();
+        let mut rows = 0;
+        for record in reader.records() {
+            let mut record = record.map_err(|error| in_words(&error))?;
+            record.trim();
+            let line = record.position().map_or(0, csv::Position::line);
+            let code = &record[1];
+            if code.is_empty() {
+                return Err(format!("line {line} has no product code"));
+            }
+            if let Some((earlier, same)) = seen.get(code) {
+                if *same == record {
+                    continue;
+                }
+                return Err(format!("lines {earlier} and {line} both report {code}, with different figures"));
+            }
+            let number = |column: usize| {
+                number(&record[column]).ok_or_else(|| {
+                    format!("line {line} has {:?} for {:?}; expected a number", &record[column], HEADER[column])
+                })
+            };
+            let fields = [&day, &record[0], code, &number(2)?, &number(3)?, &number(4)?];
+            copy.write_record(fields).map_err(|error| error.to_string())?;
+            rows += 1;
+            seen.insert(code.to_owned(), (line, record));
+        }
+        if rows == 0 {
+            return Err("the report has a header and no rows; loading it would only delete the day".into());
+        }
+        let copy = copy.into_inner().map_err(|error| error.to_string())?;
+        Ok(Self { date, rows, copy })
+    }
+}
+
+/// A number as Postgres reads it; empty for a blank or `-`, which mean none. `None` for anything else, NaN and infinity
+/// included.
+fn number(text: &str) -> Option<String> {
+    if matches!(text, "" | "-") {
+        return Some(String::new());
+    }
+    let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
+    // What is plainly written passes as it is; the rest (exponents) in our words, which Postgres cannot misread.
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    Some(if plain { text.to_owned() } else { value.to_string() })
+}
+
+/// The csv reader's error, in the words of this file.
+fn in_words(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { pos, len, expected_len } => format!(
+            "line {} has {len} fields; expected {expected_len}: the file may be cut off, or a quote be open",
+            pos.as_ref().map_or(0, csv::Position::line)
+        ),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    fn parse(rows: &str) -> Result<String, String> {
+        let text = format!("{}\r\n{rows}", HEADER.join(","));
+        Report::parse(date(2023, 1, 2), text.as_bytes()).map(|report| String::from_utf8(report.copy).unwrap())
+    }
+
+    #[test]
+    fn a_report_is_known_by_its_name() {
+        let name = |text: &str| ReportName::of(Path::new(text));
+        let found = name("some/RR20150120-002-SSDailyAggShortPos.csv").unwrap();
+        assert_eq!(found, ReportName { date: date(2015, 1, 20), revision: 2 });
+        assert_eq!(found.file_name(), "RR20150120-002-SSDailyAggShortPos.csv");
+        for other in [
+            "RR20150229-001-SSDailyAggShortPos.csv",
+            "RR2015012-001-SSDailyAggShortPos.csv",
+            "RR20150120-1-SSDailyAggShortPos.csv",
+            "RR20150120-001-SSDailyAggShortPos.csv.part",
+            "RR+2015012-001-SSDailyAggShortPos.csv",
+            "readme.txt",
+        ] {
+            assert_eq!(name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_taken_as_written_and_blanks_are_null() {
+        let rows = "\"A, B LTD\",ABC ,1,200,.1829\r\nC,CBA,-,,-\r\nD,D,1e3,2.50,1e-400\r\n";
+        assert_eq!(
+            parse(rows).unwrap(),
+            "2023-01-02,\"A, B LTD\",ABC,1,200,.1829\n2023-01-02,C,CBA,,,\n2023-01-02,D,D,1000,2.50,0\n"
+        );
+    }
+
+    #[test]
+    fn a_repeated_row_counts_once_and_a_contradiction_is_refused() {
+        assert_eq!(parse("A,ABC,1,2,3\nA,ABC,1,2,3\n").unwrap().lines().count(), 1);
+        assert!(parse("A,ABC,1,2,3\nA,ABC,1,2,4\n").unwrap_err().contains("lines 2 and 3 both report ABC"));
+    }
+
+    #[test]
+    fn what_is_not_a_whole_report_is_refused_with_its_line() {
+        assert!(parse("A,ABC,1,2,3\nB,BCD,1,2\n").unwrap_err().contains("line 3 has 4 fields; expected 5"));
+        assert!(parse("A,ABC,1,2,NaN\n").unwrap_err().contains("line 2 has \"NaN\" for \"% of Total"));
+        assert!(parse("A,ABC,inf,2,3\n").unwrap_err().contains("\"inf\""));
+        assert!(parse("A,ABC,1e999,2,3\n").unwrap_err().contains("\"1e999\""));
+        assert!(parse("A,,1,2,3\n").unwrap_err().contains("line 2 has no product code"));
+        assert!(parse("").unwrap_err().contains("no rows"));
+        assert!(
+            Report::parse(date(2023, 1, 2), b"<html><body>Not found</body></html>").unwrap_err().contains("<html>")
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Reports into `shorts`: each date is replaced as a whole, a batch of dates per transaction. One thread reads and
+//! checks files while Postgres takes in the batch before.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, pin::pin, time::Duration};
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures_util::SinkExt;
+use jiff::civil::{Date, DateTime};
+use tokio::sync::mpsc;
+use tokio_postgres::types::Type;
+
+use super::{
+    Refused,
+    plan::Plan,
+    report::{Report, ReportName},
+};
+use crate::db::Session;
+
+/// How much of a batch is gathered: enough that a commit costs little, little enough that memory stays small.
+const BATCH: usize = 4 << 20;
+/// A batch takes a fraction of a second, unless someone holds a lock.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// What was loaded.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Reports that are in the table now.
+    pub files: usize,
+    /// Their rows.
+    pub rows: usize,
+    /// The first and the last of their dates.
+    pub span: Option<(Date, Date)>,
+    /// Reports of which a higher revision was loaded.
+    pub superseded: usize,
+    /// Files of which nothing was loaded.
+    pub refused: Vec<Refused>,
+}
+
+/// The reports of some dates, in one buffer.
+#[derive(Default)]
+struct Batch {
+    days: Vec<DateTime>,
+    rows: usize,
+    copy: Vec<u8>,
+    superseded: usize,
+    refused: Vec<Refused>,
+    /// Files that were looked at to make it.
+    files: usize,
+}
+
+/// Loads what `plan` found, and tells `progress` after each batch how many files are done.
+///
+/// # Errors
+/// The database fails. Batches that were committed stay: each holds whole dates.
+pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize, &Loaded)) -> anyhow::Result<Loaded> {
+    let mut loaded = Loaded { refused: plan.refused, ..Loaded::default() };
+    // One batch is waiting while one is written: reading never runs further ahead.
+    let (send, mut batches) = mpsc::channel(1);
+    let reader = tokio::task::spawn_blocking(move || read(plan.dates, &send));
+    let mut files = 0;
+    while let Some(batch) = batches.recv().await {
+        let Batch { days, rows, copy, superseded, refused, files: looked_at } = batch;
+        if let (Some(first), Some(last)) = (days.first(), days.last()) {
+            let (first, last) = (first.date(), last.date());
+            write(session, &days, copy.into()).await.with_context(|| {
+                let before =
+                    loaded.span.map_or_else(|| "nothing".into(), |(_, last)| format!("all dates up to {last}"));
+                format!("the reports from {first} to {last} were not loaded; loaded before: {before}")
+            })?;
+            loaded.files += days.len();
+            loaded.rows += rows;
+            loaded.span = Some((loaded.span.map_or(first, |(first, _)| first), last));
+        }
+        loaded.superseded += superseded;
+        loaded.refused.extend(refused);
+        files += looked_at;
+        progress(files, &loaded);
+    }
+    reader.await.context("the thread that reads the files failed")?;
+    Ok(loaded)
+}
+
+/// Reads the reports date by date and sends them on in batches; ends early when nobody wants them any more.
+fn read(dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>, batches: &mpsc::Sender<Batch>) {
+    let mut batch = Batch::default();
+    for (date, mut reports) in dates {
+        batch.files += reports.len();
+        // The highest revision that is whole; one that is refused must not take the date's data with it.
+        while let Some((_, path)) = reports.pop() {
+            let report =
+                fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| Report::parse(date, &bytes));
+            match report {
+                Ok(report) => {
+                    batch.days.push(date.at(0, 0, 0, 0));
+                    batch.rows += report.rows;
+                    batch.copy.extend_from_slice(&report.copy);
+                    batch.superseded += reports.len();
+                    break;
+                }
+                Err(reason) => batch.refused.push(Refused { path, reason }),
+            }
+        }
+        if batch.copy.len() >= BATCH && batches.blocking_send(std::mem::take(&mut batch)).is_err() {
+            return;
+        }
+    }
+    drop(batches.blocking_send(batch));
+}
+
+/// Replaces the rows of `days` by those of `copy`.
+async fn write(session: &Session, days: &[DateTime], copy: Bytes) -> Result<(), crate::error::DbError> {
+    session
+        .transaction("load reports into shorts", BOUND, async {
+            let client = session.client();
+            // Two loaders at once would both delete a date's old rows, and both add new ones.
+            client.batch_execute("SELECT pg_advisory_xact_lock(hashtextextended('treemap.load', 0))").await?;
+            client
+                .execute_typed(
+                    r#"DELETE FROM public.shorts WHERE "DATE" = ANY ($1)"#,
+                    &[(&days, Type::TIMESTAMP_ARRAY)],
+                )
+                .await?;
+            // The driver can only COPY through a prepared statement. It must be closed again within this transaction, or a
+            // transaction pooler keeps its name for the next client: this block drops it before COMMIT.
+            {
+                let statement = client.prepare(COPY).await?;
+                let mut sink = pin!(client.copy_in::<_, Bytes>(&statement).await?);
+                sink.send(copy).await?;
+                sink.finish().await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+const COPY: &str = r#"COPY public.shorts ("DATE", "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS",
+    "TOTAL_PRODUCT_IN_ISSUE", "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS") FROM STDIN (FORMAT csv)"#;

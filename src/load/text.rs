@@ -1,0 +1,46 @@
+//! The bytes of a published file as text. ASIC wrote UTF-16 until 2022-06-02, with ASCII files among them, and ASCII
+//! since: a file is judged by its own bytes, never by its date.
+
+use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+
+/// Decodes UTF-16 and UTF-8 with a byte order mark, UTF-8 without, and else Windows-1252, which Excel writes.
+///
+/// # Errors
+/// The file is empty, or no text.
+pub fn decode(bytes: &[u8]) -> Result<String, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    let (encoding, mark) = Encoding::for_bom(bytes).unwrap_or_else(|| {
+        let encoding = if str::from_utf8(bytes).is_ok() { UTF_8 } else { WINDOWS_1252 };
+        (encoding, 0)
+    });
+    let (text, malformed) = encoding.decode_without_bom_handling(&bytes[mark..]);
+    if malformed || text.contains('\0') {
+        return Err(format!("this is no text (read as {}): a binary file, or a damaged one", encoding.name()));
+    }
+    Ok(text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_encoding_is_read_and_binary_is_refused() {
+        let utf_16 = |text: &str, big: bool| -> Vec<u8> {
+            let mark = [0xfeffu16];
+            let units = mark.into_iter().chain(text.encode_utf16());
+            units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+        };
+        assert_eq!(decode(&utf_16("Caf\u{e9}\t1", false)).unwrap(), "Caf\u{e9}\t1");
+        assert_eq!(decode(&utf_16("Caf\u{e9}\t1", true)).unwrap(), "Caf\u{e9}\t1");
+        assert_eq!(decode(b"\xef\xbb\xbfCaf\xc3\xa9").unwrap(), "Caf\u{e9}");
+        assert_eq!(decode(b"Caf\xc3\xa9").unwrap(), "Caf\u{e9}");
+        assert_eq!(decode(b"Caf\xe9").unwrap(), "Caf\u{e9}");
+        assert!(decode(b"").unwrap_err().contains("empty"));
+        assert!(decode(b"\x7fELF\x02\x01\0\0").unwrap_err().contains("no text"));
+        // Half of a UTF-16 unit is missing: the download was cut.
+        assert!(decode(b"\xff\xfeC\0a").unwrap_err().contains("damaged"));
+    }
+}

@@ -1,0 +1,79 @@
+//! Every statement of the serving path. Each runs in a read-only transaction of its own, unnamed, with a bound.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil::Date};
+use tokio_postgres::types::Type;
+
+use crate::{
+    db::Db,
+    error::DbError,
+    proto::stocks::v1alpha1::TreemapShortPosition,
+    read_model::{Builder, Freshness, Model, Tolerance},
+    treemap::{Limit, Period, ViewMode},
+};
+
+/// A look at the view reads one row of an index.
+const LOOK: Duration = Duration::from_secs(3);
+/// A load reads the whole view; one of 100,000 stocks takes under two seconds.
+const LOAD: Duration = Duration::from_secs(10);
+
+/// The treemap's statements over the pool.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Db,
+    tolerance: Tolerance,
+}
+
+impl Store {
+    /// A store whose models tell their staleness by `tolerance`.
+    #[must_use]
+    pub const fn new(db: Db, tolerance: Tolerance) -> Self {
+        Self { db, tolerance }
+    }
+
+    /// When the view was refreshed last; `None` when it has no rows. Differs whenever the view's content may.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the view is missing or unpopulated.
+    pub async fn last_refreshed(&self) -> Result<Option<Timestamp>, DbError> {
+        const STATEMENT: &str = "SELECT max(last_refreshed) FROM public.mv_treemap_data";
+        let mut refreshed = None;
+        self.db
+            .rows("look at mv_treemap_data", LOOK, STATEMENT, &[], |row| {
+                refreshed = row.try_get(0)?;
+                Ok(())
+            })
+            .await?;
+        Ok(refreshed)
+    }
+
+    /// The model of the view as it is now.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the view is missing or unpopulated.
+    pub async fn load(&self) -> Result<Model, DbError> {
+        const STATEMENT: &str = include_str!("sql/load_model.sql");
+        let mut builder = Builder::default();
+        let mut freshness = Freshness::default();
+        self.db
+            .rows("load the treemap", LOAD, STATEMENT, &[(&i64::from(Limit::MAX), Type::INT8)], |row| {
+                let view_mode = ViewMode::ALL[usize::from(row.try_get::<_, i32>("view_mode")? != 0)];
+                // A period that this version does not know is none of its business: the next one may add it.
+                let Some(period) = Period::of_name(row.try_get("period_name")?) else { return Ok(()) };
+                let stock = TreemapShortPosition {
+                    industry: row.try_get("industry")?,
+                    product_code: row.try_get("product_code")?,
+                    short_position: row.try_get("short_position")?,
+                };
+                builder.push(period, view_mode, &stock);
+                freshness = Freshness {
+                    last_refreshed: row.try_get::<_, Option<Timestamp>>("last_refreshed")?,
+                    data_date: row.try_get::<_, Option<Date>>("data_date")?,
+                };
+                Ok(())
+            })
+            .await?;
+        Ok(builder.build(freshness, self.tolerance))
+    }
+}
