@@ -111,8 +111,8 @@ fn freshness(answer: &Answer) -> MetadataMap {
     metadata
 }
 
-/// How long the client still waits, less a tenth: tonic counts the same deadline, and answers CANCELLED if it gets
-/// there first.
+/// How long the client still waits, less a margin: tonic counts the same deadline since a little earlier, and answers
+/// CANCELLED if it gets there first.
 fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -127,7 +127,8 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     };
     // The protocol allows eight digits; a longer wait than u64 nanoseconds is no deadline.
     let left = digits.parse::<u32>().ok().and_then(|count| nanoseconds.checked_mul(count.into()))?;
-    Some(Duration::from_nanos(left - left / 10))
+    let left = Duration::from_nanos(left);
+    Some(left.saturating_sub((left / 10).max(Duration::from_millis(10))))
 }
 
 #[cfg(test)]
@@ -143,8 +144,8 @@ mod tests {
         };
         assert_eq!(read("10S"), Some(Duration::from_secs(9)));
         assert_eq!(read("100m"), Some(Duration::from_millis(90)));
-        assert_eq!(read("1000u"), Some(Duration::from_micros(900)));
-        assert_eq!(read("10n"), Some(Duration::from_nanos(9)));
+        assert_eq!(read("50000u"), Some(Duration::from_millis(40)));
+        assert_eq!(read("10n"), Some(Duration::ZERO));
         assert_eq!(read("1M"), Some(Duration::from_secs(54)));
         assert_eq!(read("1H"), Some(Duration::from_secs(3240)));
         for nonsense in ["", "S", "10", "10x", "-1S", "99999999H", "\u{e9}"] {

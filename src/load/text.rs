@@ -3,7 +3,7 @@
 
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 
-/// Decodes UTF-16 and UTF-8 with a byte order mark, UTF-8 without, and else Windows-1252, which Excel writes.
+/// Decodes to lines that end with LF: UTF-16 and UTF-8 with a byte order mark, UTF-8 without, and else Windows-1252, which Excel writes.
 ///
 /// # Errors
 /// The file is empty, or no text.
@@ -19,7 +19,8 @@ pub fn decode(bytes: &[u8]) -> Result<String, String> {
     if malformed || text.contains('\0') {
         return Err(format!("this is no text (read as {}): a binary file, or a damaged one", encoding.name()));
     }
-    Ok(text.into_owned())
+    // The csv reader counts lines as a person does only where they end with LF.
+    Ok(text.replace("\r\n", "\n"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,19 @@
+.PHONY: demo test lint bench
+
+# The treemap on this machine, from nothing. DATA=folder: from real reports and a company list, else from a sample.
+demo:
+	scripts/setup.sh cc postgres grpcurl
+	cargo build --release --locked
+	scripts/demo.sh
+
+# All tests, against a Postgres of their own.
+test:
+	scripts/setup.sh cc postgres grpcurl pgbouncer
+	cargo test --locked
+
+# Format, lints, documentation.
+lint:
+	scripts/setup.sh cc
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

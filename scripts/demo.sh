@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# The treemap on this machine, from nothing: a private Postgres in .demo, migrated, loaded, refreshed and served.
+# DATA=folder takes real reports and company lists from there; without it a synthetic sample is made.
+# Ctrl-C stops all of it; the next run goes on with what is there. Start over with: rm -rf .demo
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/lib.sh
+treemap=target/release/treemap
+demo=$PWD/.demo
+
+[ -z "${DATA:-}" ] || [ -d "$DATA" ] || die "DATA is $DATA, which is no folder; expected one with ASIC reports and an ASX company list"
+bin=$(postgres_bin)
+grpcurl=$(grpcurl_path)
+export DATABASE_URL_FILE=$demo/database-url
+unset DATABASE_URL
+mkdir -p "$demo"
+
+if [ ! -e "$demo/postgres/PG_VERSION" ]; then
+  say "making a private Postgres in .demo"
+  rm -rf "$demo/postgres"
+  place=$demo/postgres
+  if [ "$(id -u)" = 0 ] && ! as_postgres test -x "$PWD"; then
+    # The one whom root steps down to cannot enter this folder (in root's home, say).
+    place=$(mktemp -d /var/tmp/treemap-demo-XXXXXX)
+    ln -sfn "$place" "$demo/postgres"
+  fi
+  mkdir -p "$place"
+  (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$demo/password")
+  given=$(mktemp)
+  cp "$demo/password" "$given"
+  [ "$(id -u)" != 0 ] || chown "$(postgres_user)" "$place" "$given"
+  as_postgres "$bin/initdb" -D "$place" -U treemap -E UTF8 --auth=scram-sha-256 --pwfile="$given" >/dev/null
+  rm "$given"
+fi
+data=$(cd "$demo/postgres" 2>/dev/null && pwd -P || readlink -f "$demo/postgres")
+
+server=
+stop() {
+  trap - EXIT
+  if [ -n "$server" ]; then
+    kill -TERM "$server" 2>/dev/null || true
+    wait "$server" || true
+  fi
+  as_postgres "$bin/pg_ctl" -D "$data" -m fast stop >/dev/null || true
+  say "stopped; the next run goes on with what is in .demo"
+}
+trap stop EXIT
+trap 'exit 0' INT TERM
+
+port=54320
+while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
+# A Postgres that an earlier run could not stop is in the way of this one.
+as_postgres "$bin/pg_ctl" -D "$data" -m fast stop >/dev/null 2>&1 || true
+as_postgres "$bin/pg_ctl" -D "$data" -w -l "$data/log" -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=" start >/dev/null ||
+  die "Postgres does not start; see $data/log"
+
+# Real and synthetic figures are kept apart.
+database=$([ -n "${DATA:-}" ] && echo reports || echo sample)
+password=$(cat "$demo/password")
+exists=$(PGPASSWORD=$password "$bin/psql" -h 127.0.0.1 -p $port -U treemap -d postgres -XAtc "SELECT 1 FROM pg_database WHERE datname = '$database'")
+[ -n "$exists" ] || PGPASSWORD=$password "$bin/createdb" -h 127.0.0.1 -p $port -U treemap "$database"
+(umask 077 && echo "postgres://treemap:$password@127.0.0.1:$port/$database" >"$DATABASE_URL_FILE")
+
+say "migrating"
+"$treemap" migrate
+
+loaded=$demo/loaded-$database
+if [ "$(cat "$loaded" 2>/dev/null)" != "${DATA:-sample}" ]; then
+  if [ -n "${DATA:-}" ]; then
+    lists=$(find "$DATA" -type f -name '*.csv' ! -name 'RR*-SSDailyAggShortPos.csv' | sort)
+    [ -n "$lists" ] || die "there is no company list (a .csv that is no report) in $DATA"
+    while read -r list; do
+      say "loading $list"
+      "$treemap" load companies "$list"
+    done <<<"$lists"
+    say "loading the reports in $DATA"
+    "$treemap" load shorts "$DATA" || say "going on without what was refused"
+  else
+    [ -d "$demo/sample" ] || "$treemap" sample "$demo/sample"
+    say "loading the sample"
+    "$treemap" load companies "$demo/sample/companies.csv"
+    "$treemap" load shorts "$demo/sample/reports"
+  fi
+  say "refreshing"
+  "$treemap" refresh
+  echo "${DATA:-sample}" >"$loaded"
+fi
+
+say "serving"
+"$treemap" serve &
+server=$!
+address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}
+until "$grpcurl" -plaintext "$address" grpc.health.v1.Health/Check 2>/dev/null | grep -q '"SERVING"'; do
+  kill -0 "$server" 2>/dev/null || die "the server ended; see above"
+  sleep 0.2
+done
+cat <<EOF
+
+== ready. In another terminal, from this folder:
+
+  $grpcurl -plaintext -d '{"period":"3m","limit":1}' $address shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
+  DATABASE_URL_FILE=.demo/database-url $treemap status
+
+== Ctrl-C stops the server and its Postgres.
+EOF
+wait "$server"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Sees to it that what the demo, the tests and the benchmarks need beside Rust is there: installs it on Debian and Ubuntu,
+# names the packages on macOS. Usage: scripts/setup.sh cc|postgres|grpcurl|pgbouncer|h2load ...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/lib.sh
+
+missing=()
+for tool in "$@"; do
+  case $tool in
+    cc) command -v cc >/dev/null || missing+=(gcc libc6-dev) ;;
+    postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
+    pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
+    h2load) command -v h2load >/dev/null || missing+=(nghttp2-client) ;;
+    # Not packaged by Debian; its own toolchain builds it below.
+    grpcurl) [ -n "$(grpcurl_path)" ] || command -v go >/dev/null || missing+=(golang-go ca-certificates) ;;
+    *) die "setup.sh knows cc, postgres, grpcurl, pgbouncer and h2load; not $tool" ;;
+  esac
+done
+
+if [ "$(uname)" = Darwin ]; then
+  [[ " $* " != *" grpcurl "* ]] || [ -n "$(grpcurl_path)" ] || missing+=(grpcurl)
+  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$/nghttp2/' -e '/^golang-go$\|^ca-certificates$\|^libc6-dev$/d' | sort -u | tr '\n' ' ')
+  [ -z "${brew// /}" ] || die "missing on this machine; install with: brew install $brew"
+elif [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || die "missing on this machine, by their Debian names: ${missing[*]}"
+  say "installing ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [[ " $* " == *" grpcurl "* ]] && [ -z "$(grpcurl_path)" ]; then
+  say "building grpcurl into .tools/bin"
+  # The newest version that Debian's Go can build.
+  GOBIN=$PWD/.tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.9
+fi

@@ -1,0 +1,15 @@
+//! Tests of what the service promises, against the real binary and a real Postgres. Each is named as its promise.
+
+mod bad_input;
+mod load_companies;
+mod load_shorts;
+mod migrations;
+mod real_data;
+mod refresh;
+mod reload;
+mod rpc;
+mod sample;
+mod serve;
+mod status;
+mod support;
+mod view;

@@ -1,0 +1,209 @@
+//! The migrations, in every way in which they are applied.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::support::{
+    cluster::output,
+    database::Database,
+    treemap::{command, run, treemap},
+};
+
+const PUBLISHED: &str = include_str!("sql/published_view.sql");
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
+}
+
+fn up_files() -> Vec<String> {
+    let mut files: Vec<_> = fs::read_dir(folder())
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| entry.path().display().to_string())
+        .collect();
+    files.sort();
+    files
+}
+
+/// Names and kinds of everything in schema public, with all definitions: equal before and after means nothing changed.
+fn objects(database: &Database) -> String {
+    database.psql(
+        "SELECT string_agg(line, E'\n' ORDER BY line) FROM (
+            SELECT concat(c.relkind, c.relname) || coalesce(pg_get_viewdef(c.oid), '') || coalesce(obj_description(c.oid), '') AS line
+            FROM pg_class c WHERE relnamespace = 'public'::regnamespace
+            UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+            UNION ALL SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+        ) AS objects",
+    )
+}
+
+#[test]
+fn up_twice_down_and_up_again_come_to_the_same() {
+    let database = Database::with_sample();
+    let migrated = objects(&database);
+    let rows = database.psql("SELECT count(*) FROM mv_treemap_data");
+    treemap(&database, &["migrate"]).succeeds().says(&["nothing to do"]);
+    assert_eq!(objects(&database), migrated);
+    assert_eq!(database.psql("SELECT count(*) FROM treemap_refreshes"), "2", "the view was not made again");
+
+    treemap(&database, &["migrate", "--down"]).succeeds();
+    treemap(&database, &["migrate", "--down"]).succeeds();
+    let left = database.psql("SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'm')");
+    assert_eq!(left, "company-metadata shorts");
+    assert_eq!(database.psql("SELECT count(*) > 0 FROM shorts"), "t");
+    treemap(&database, &["migrate", "--check"]).exits(1).says(&["mv_treemap_data is missing", "treemap migrate"]);
+
+    treemap(&database, &["migrate"]).succeeds();
+    assert_eq!(objects(&database), migrated);
+    assert_eq!(database.psql("SELECT count(*) FROM mv_treemap_data"), rows, "a new view is filled at once");
+    treemap(&database, &["migrate", "--check"]).succeeds();
+}
+
+#[test]
+fn four_at_once_all_succeed() {
+    let database = Database::empty();
+    for _ in 0..5 {
+        let start = || command(&["migrate"]).env("DATABASE_URL", database.url()).spawn().unwrap();
+        let processes = [start(), start(), start(), start()];
+        for mut process in processes {
+            assert!(process.wait().unwrap().success());
+        }
+        treemap(&database, &["migrate", "--check"]).succeeds();
+        treemap(&database, &["migrate", "--down"]).succeeds();
+    }
+}
+
+#[test]
+fn the_published_view_is_replaced_in_place_and_its_readers_still_read() {
+    let database = Database::empty();
+    database.psql(PUBLISHED);
+    database.psql("GRANT SELECT ON mv_treemap_data TO stranger");
+    treemap(&database, &["migrate", "--check"]).exits(1).says(&["has another definition"]);
+    treemap(&database, &["status"]).exits(1).says(&["not migrated", "idx_mv_treemap_unique", "treemap migrate"]);
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    assert_eq!(database.psql("SELECT product_code, short_position FROM get_treemap_data('3m', 1, 'current')"), "ABC|2");
+    treemap(&database, &["refresh"]).succeeds();
+    let read = output(
+        Command::new(database.psql_command().get_program())
+            .args(["-X", "-A", "-t", "-d", &database.url_of("stranger")])
+            .args(["-c", "SELECT count(*) FROM mv_treemap_data"]),
+    );
+    assert_eq!(read.trim(), "6");
+}
+
+#[test]
+fn a_migration_that_fails_half_way_leaves_nothing_behind() {
+    let database = Database::empty();
+    database.psql(PUBLISHED);
+    database.psql("CREATE VIEW report AS SELECT product_code FROM mv_treemap_data");
+    let before = objects(&database);
+    treemap(&database, &["migrate"])
+        .exits(1)
+        .says(&["mv_treemap_data was left as it is", "view report depends on materialized view mv_treemap_data"]);
+    assert_eq!(objects(&database), before);
+    // The same by psql, which goes statement by statement: the view is replaced by one statement, or not at all.
+    for file in up_files() {
+        let _ = database.psql_command().args(["-f", &file]).output().unwrap();
+    }
+    assert_eq!(database.psql("SELECT count(*) FROM report"), "2");
+}
+
+#[test]
+fn a_rollback_that_something_depends_on_changes_nothing() {
+    let database = Database::with_sample();
+    database.psql("CREATE VIEW report AS SELECT product_code FROM mv_treemap_data");
+    let before = objects(&database);
+    treemap(&database, &["migrate", "--down"]).exits(1).says(&["view report depends on"]);
+    assert_eq!(objects(&database), before);
+}
+
+#[test]
+fn psql_applies_the_files_as_the_binary_does() {
+    let by_binary = Database::empty();
+    treemap(&by_binary, &["migrate"]).succeeds();
+    for transaction in [&["-1"][..], &[]] {
+        let by_psql = Database::empty();
+        // Twice: a file that was applied can be applied again.
+        for file in up_files().iter().chain(&up_files()) {
+            output(by_psql.psql_command().args(transaction).args(["-f", file]));
+        }
+        assert_eq!(objects(&by_psql), objects(&by_binary));
+        treemap(&by_psql, &["migrate", "--check"]).succeeds();
+        output(
+            by_psql
+                .psql_command()
+                .args(transaction)
+                .args(["-f", &format!("{}/down/004_treemap_materialized_view.sql", folder().display())]),
+        );
+        assert_eq!(by_psql.psql("SELECT to_regclass('mv_treemap_data') IS NULL"), "t");
+    }
+}
+
+#[tokio::test]
+async fn supabase_would_take_the_files_each_as_one_implicit_transaction() {
+    let names = |path: &String| Path::new(path).file_name().unwrap().to_str().unwrap().to_owned();
+    let files = up_files();
+    assert_eq!(
+        files.iter().map(names).collect::<Vec<_>>(),
+        ["001_source_tables.sql", "004_treemap_materialized_view.sql"]
+    );
+    let database = Database::empty();
+    let client = database.connect().await;
+    for file in &files {
+        let text = fs::read_to_string(file).unwrap();
+        for line in text.lines() {
+            assert!(!["BEGIN;", "COMMIT;", "ROLLBACK;"].contains(&line.trim()), "{line}");
+            assert!(!line.starts_with('\\') && !line.contains("CREATE INDEX CONCURRENTLY"), "{line}");
+        }
+        // All of a simple query is one implicit transaction; VACUUM and the like would fail in it, and a COMMIT warn.
+        client.batch_execute("RESET ALL").await.unwrap();
+        client.batch_execute(&text).await.unwrap();
+    }
+    treemap(&database, &["migrate", "--check"]).succeeds();
+}
+
+#[test]
+fn supabases_public_roles_are_shut_out_and_its_service_role_is_let_in() {
+    let database = Database::empty();
+    for role in ["anon", "authenticated", "service_role"] {
+        database.psql(&format!(
+            "DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO {role};
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO {role}"
+        ));
+    }
+    treemap(&database, &["migrate"]).succeeds();
+    let may = |role: &str| {
+        database.psql(&format!(
+            "SELECT has_table_privilege('{role}', 'mv_treemap_data', 'SELECT'), has_table_privilege('{role}', 'treemap_refreshes', 'SELECT'), \
+             has_function_privilege('{role}', 'refresh_treemap_data(timestamptz, text)', 'EXECUTE'), \
+             has_function_privilege('{role}', 'get_treemap_data(text, integer, text)', 'EXECUTE')"
+        ))
+    };
+    assert_eq!(may("anon"), "f|f|f|f");
+    assert_eq!(may("authenticated"), "f|f|f|f");
+    assert_eq!(may("stranger"), "f|f|f|f");
+    assert_eq!(may("service_role"), "t|t|t|t");
+}
+
+#[test]
+fn an_index_that_was_dropped_is_found_and_made_again() {
+    let database = Database::with_sample();
+    database.psql("DROP INDEX idx_mv_treemap_unique");
+    treemap(&database, &["migrate", "--check"])
+        .exits(1)
+        .says(&["idx_mv_treemap_unique", "cannot be refreshed concurrently"]);
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    treemap(&database, &["refresh"]).succeeds();
+}
+
+#[test]
+fn a_role_without_rights_is_told_so_and_changes_nothing() {
+    let database = Database::empty();
+    run(command(&["migrate"]).env("DATABASE_URL", database.url_of("stranger")))
+        .exits(1)
+        .says(&["permission denied for schema public", "role that owns"]);
+    assert_eq!(objects(&database), "");
+}

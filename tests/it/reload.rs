@@ -1,0 +1,160 @@
+//! How a refreshed view reaches the answers.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    database::Database,
+    eventually,
+    server::{Client, Server, get},
+};
+
+async fn version(client: &mut Client) -> String {
+    let answer = get(client, "3m", 1, 0).await.unwrap();
+    answer.metadata().get("treemap-version").unwrap().to_str().unwrap().to_owned()
+}
+
+async fn refreshed_at(client: &mut Client) -> String {
+    let answer = get(client, "3m", 1, 0).await.unwrap();
+    answer.metadata().get("treemap-last-refreshed").unwrap().to_str().unwrap().to_owned()
+}
+
+/// Waits until the server answers from another refresh than the one of `before`.
+async fn reloads(client: &Client, before: &str) {
+    eventually("the server reloads", async || (refreshed_at(&mut client.clone()).await != before).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_refresh_is_heard_long_before_the_next_poll() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    let mut client = server.client().await;
+    let before = refreshed_at(&mut client).await;
+    database.add_companies(&[("TOP", "'Banks'")]);
+    database.add_shorts(&[("2023-12-29", "TOP", "99")]);
+    database.refresh();
+    reloads(&client, &before).await;
+    let answer = get(&mut client, "3m", 1, 0).await.unwrap().into_inner();
+    assert!(answer.stocks.iter().any(|stock| stock.product_code == "TOP"));
+}
+
+#[tokio::test]
+async fn a_refresh_by_hand_that_tells_nobody_is_found_by_the_poll() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "200ms"]).await;
+    server.becomes_ready().await;
+    let mut client = server.client().await;
+    let before = refreshed_at(&mut client).await;
+    database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data");
+    reloads(&client, &before).await;
+    assert_eq!(get(&mut client, "3m", 1, 0).await.unwrap().metadata().get("treemap-data-date").unwrap(), "2023-12-29");
+}
+
+#[tokio::test]
+async fn the_version_changes_exactly_when_the_content_does() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "200ms"]).await;
+    server.becomes_ready().await;
+    let mut client = server.client().await;
+    let first = version(&mut client).await;
+    let bytes = get(&mut client, "max", 500, 1).await.unwrap().into_inner();
+
+    let before = refreshed_at(&mut client).await;
+    database.refresh();
+    reloads(&client, &before).await;
+    assert_eq!(version(&mut client).await, first, "the same rows");
+    assert_eq!(get(&mut client, "max", 500, 1).await.unwrap().into_inner(), bytes);
+    let other = Server::ready(&database).await;
+    assert_eq!(version(&mut other.client().await).await, first, "the same on every replica");
+
+    let before = refreshed_at(&mut client).await;
+    database.psql(
+        r#"UPDATE shorts SET "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" = 77
+        WHERE "DATE" = '2023-12-29' AND "PRODUCT_CODE" = 'AAA'"#,
+    );
+    database.refresh();
+    reloads(&client, &before).await;
+    let second = version(&mut client).await;
+    assert_ne!(second, first);
+
+    let before = refreshed_at(&mut client).await;
+    database.add_shorts(&[("2024-01-02", "ZZZZ", "1")]);
+    database.refresh();
+    reloads(&client, &before).await;
+    assert_ne!(version(&mut client).await, second, "the same rows, but as of another day");
+}
+
+#[tokio::test]
+async fn a_model_that_is_loaded_outlives_the_view() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "100ms"]).await;
+    server.becomes_ready().await;
+    let mut client = server.client().await;
+    let before = get(&mut client, "3m", 10, 0).await.unwrap().into_inner();
+    database.psql("DROP MATERIALIZED VIEW mv_treemap_data");
+    let why = server.logged("serving the last model, and trying again: ").await;
+    assert!(why.contains("treemap migrate"), "{why}");
+    assert_eq!(get(&mut client, "3m", 10, 0).await.unwrap().into_inner(), before);
+    assert_eq!(server.health("").await, Ok("SERVING"));
+}
+
+#[tokio::test]
+async fn a_burst_of_notifications_is_few_looks_and_the_last_is_never_lost() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    let mut client = server.client().await;
+    for _ in 0..5 {
+        let before = refreshed_at(&mut client).await;
+        database.psql("SELECT pg_notify('treemap_refreshed', n::text) FROM generate_series(1, 2000) AS n");
+        database.refresh();
+        reloads(&client, &before).await;
+    }
+    let loads = server.log().matches("loaded the treemap").count();
+    assert_eq!(loads, 6, "one at the start, one for each refresh");
+}
+
+#[tokio::test]
+async fn a_listener_that_was_cut_off_comes_back_and_looks_for_what_it_missed() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    let mut client = server.client().await;
+    let before = refreshed_at(&mut client).await;
+    // Both in one transaction: the refresh is committed while nobody listens.
+    database.psql(
+        "BEGIN; SELECT refresh_treemap_data(); SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid(); COMMIT",
+    );
+    reloads(&client, &before).await;
+    eventually("it listens again", async || {
+        (server.log().matches("listening for refreshes").count() == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replica_holds_three_connections_at_the_most() {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--poll-interval", "20ms"]).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    let client = server.client().await;
+    let sql = database.connect().await;
+    let mut most = 0;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        let _ = get(&mut client.clone(), "3m", 500, 1).await.unwrap();
+        database.refresh();
+        let held: i64 = sql
+            .query_one("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'treemap'", &[])
+            .await
+            .unwrap()
+            .get(0);
+        most = most.max(held);
+    }
+    assert!((2..=3).contains(&most), "{most} connections");
+}

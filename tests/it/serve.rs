@@ -1,0 +1,172 @@
+//! How the server starts, waits and stops.
+
+use std::time::Duration;
+
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::support::{
+    cluster::{cluster, free_port},
+    database::Database,
+    eventually,
+    server::{Server, get, stocks},
+    treemap::treemap,
+};
+
+#[tokio::test]
+async fn it_starts_without_a_database_says_why_and_becomes_ready_later() {
+    // Nobody listens on the port yet; then a way to the real server opens.
+    let port = free_port();
+    let database = Database::with_sample();
+    let server = Server::start_with(&format!("postgres://postgres@127.0.0.1:{port}/{}", database.name), &[]).await;
+    let why = server.logged("not ready, and trying again: ").await;
+    assert!(why.contains("Connection refused") && why.contains("Is Postgres running"), "{why}");
+    assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+
+    let door = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut here, _)) = door.accept().await {
+            let mut there = tokio::net::TcpStream::connect(("127.0.0.1", cluster().port)).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
+        }
+    });
+    server.becomes_ready().await;
+    assert!(!stocks(&mut server.client().await, "3m", 10, 0).await.is_empty());
+    assert!(server.log().contains("the database answers again"), "{}", server.log());
+    assert_eq!(server.log().matches("not ready, and trying again").count(), 1, "told once: {}", server.log());
+}
+
+#[tokio::test]
+async fn a_server_without_a_model_is_unavailable_and_says_when_to_come_back() {
+    let database = Database::empty();
+    let server = Server::start(&database).await;
+    let status = get(&mut server.client().await, "3m", 10, 0).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    for secret in ["mv_treemap_data", "127.0.0.1", "postgres"] {
+        assert!(!status.message().contains(secret), "{}", status.message());
+    }
+    let why = server.logged("not ready, and trying again: ").await;
+    assert!(why.contains("\"public.mv_treemap_data\" does not exist") && why.contains("treemap migrate"), "{why}");
+    assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+    assert_eq!(server.health("shorts.v1alpha1.ShortedStocksService").await, Ok("NOT_SERVING"));
+}
+
+#[tokio::test]
+async fn a_view_that_is_migrated_or_filled_later_is_found() {
+    let database = Database::empty();
+    let server = Server::start(&database).await;
+    server.logged("does not exist").await;
+    treemap(&database, &["migrate"]).succeeds();
+    server.becomes_ready().await;
+
+    let database = Database::with_sample();
+    database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
+    let server = Server::start(&database).await;
+    let why = server.logged("not ready, and trying again: ").await;
+    assert!(why.contains("treemap refresh"), "{why}");
+    treemap(&database, &["refresh"]).succeeds();
+    server.becomes_ready().await;
+    assert_eq!(server.health("shorts.v1alpha1.ShortedStocksService").await, Ok("SERVING"));
+    assert!(!stocks(&mut server.client().await, "3m", 10, 0).await.is_empty());
+}
+
+#[tokio::test]
+async fn each_reason_to_wait_is_named() {
+    let port = free_port();
+    let database = Database::with_sample();
+    let locked = format!("postgres://locked:wrong-{port}@127.0.0.1:{}/postgres", cluster().port);
+    for (url, words) in [
+        (format!("postgres://postgres@127.0.0.1:{port}/postgres"), "Is Postgres running"),
+        (locked, "Check user, password and database"),
+        (cluster().url("no_such_database"), "database \"no_such_database\" does not exist"),
+        (database.url_of("stranger"), "permission denied for materialized view mv_treemap_data"),
+    ] {
+        let server = Server::start_with(&url, &[]).await;
+        let why = server.logged("not ready, and trying again: ").await;
+        assert!(why.contains(words), "{why}");
+        assert!(!server.log().contains(&format!("wrong-{port}")), "{}", server.log());
+    }
+}
+
+#[tokio::test]
+async fn the_first_requests_wait_for_the_first_load() {
+    let database = Database::with_sample();
+    let blocker = database.connect().await;
+    blocker.batch_execute("BEGIN; REFRESH MATERIALIZED VIEW mv_treemap_data").await.unwrap();
+    let server = Server::start(&database).await;
+    let client = server.client().await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { stocks(&mut client, "3m", 10, 0).await.len() })
+        })
+        .collect();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the load waits for the lock", async || (database.psql(waiting) == "1").then_some(())).await;
+    assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+    assert!(calls.iter().all(|call| !call.is_finished()));
+    blocker.batch_execute("COMMIT").await.unwrap();
+    for call in calls {
+        assert!(call.await.unwrap() > 0);
+    }
+    assert_eq!(server.log().matches("loaded the treemap").count(), 1, "many waiters, one load");
+}
+
+#[tokio::test]
+async fn a_request_waits_no_longer_than_its_deadline() {
+    let database = Database::with_sample();
+    let blocker = database.connect().await;
+    blocker.batch_execute("BEGIN; REFRESH MATERIALIZED VIEW mv_treemap_data").await.unwrap();
+    let server = Server::start(&database).await;
+    let mut client = server.client().await;
+    for milliseconds in [50, 300] {
+        let mut request =
+            tonic::Request::new(industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest::default());
+        // tonic's client counts it too, and would say CANCELLED: the server has to answer before.
+        request.metadata_mut().insert("grpc-timeout", format!("{milliseconds}m").parse().unwrap());
+        let started = std::time::Instant::now();
+        let status = client.get_industry_tree_map(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert!(started.elapsed() < Duration::from_secs(3));
+    }
+}
+
+#[tokio::test]
+async fn it_ends_cleanly_on_sigterm_and_on_ctrl_c() {
+    for signal in ["TERM", "INT"] {
+        let database = Database::with_sample();
+        let mut server = Server::ready(&database).await;
+        // A client that is connected, one that watches our health, and one that never says a word.
+        let mut client = server.client().await;
+        assert!(!stocks(&mut client, "3m", 1, 0).await.is_empty());
+        let mut watcher = tonic_health::pb::health_client::HealthClient::new(server.channel().await);
+        let mut watched = watcher.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(watched.message().await.unwrap().unwrap().status().as_str_name(), "SERVING");
+
+        server.signal(signal);
+        assert!(server.ended().await.success());
+        assert!(server.log().contains("stopped"), "{}", server.log());
+        assert!(!server.log().contains("were cut"), "{}", server.log());
+        assert_eq!(watched.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_never_speaks_holds_the_end_only_for_a_moment() {
+    let database = Database::with_sample();
+    let mut server = Server::ready(&database).await;
+    let _mute = tokio::net::TcpStream::connect(&server.addr).await.unwrap();
+    server.becomes_ready().await;
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn it_ends_while_it_waits_for_the_database() {
+    let mut server = Server::start_with(&format!("postgres://127.0.0.1:{}/x", free_port()), &[]).await;
+    server.logged("not ready").await;
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+}

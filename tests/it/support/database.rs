@@ -1,0 +1,120 @@
+//! A database per test, made from a template, dropped with the test.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
+
+use tokio_postgres::{Client, NoTls};
+
+use super::{
+    cluster::{Cluster, cluster},
+    files,
+    treemap::treemap,
+};
+
+pub struct Database {
+    pub name: String,
+    cluster: &'static Cluster,
+}
+
+impl Database {
+    /// With nothing in it.
+    pub fn empty() -> Self {
+        Self::from_template("template0")
+    }
+
+    /// Migrated, and without rows.
+    pub fn migrated() -> Self {
+        static TEMPLATE: OnceLock<Database> = OnceLock::new();
+        Self::from_template(
+            &TEMPLATE
+                .get_or_init(|| {
+                    let template = Self::empty();
+                    treemap(&template, &["migrate"]).succeeds();
+                    template
+                })
+                .name,
+        )
+    }
+
+    /// Migrated, and filled with the sample: 60 companies, six and a half years.
+    pub fn with_sample() -> Self {
+        static TEMPLATE: OnceLock<Database> = OnceLock::new();
+        Self::from_template(
+            &TEMPLATE
+                .get_or_init(|| {
+                    let template = Self::migrated();
+                    let sample = files::sample();
+                    treemap(&template, &["load", "companies", &sample.companies()]).succeeds();
+                    treemap(&template, &["load", "shorts", &sample.reports()]).succeeds();
+                    treemap(&template, &["refresh"]).succeeds();
+                    template
+                })
+                .name,
+        )
+    }
+
+    fn from_template(template: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let cluster = cluster();
+        cluster.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
+        Self { name, cluster }
+    }
+
+    pub fn url(&self) -> String {
+        self.cluster.url(&self.name)
+    }
+
+    pub fn url_of(&self, role: &str) -> String {
+        self.url().replace("postgres@", &format!("{role}@"))
+    }
+
+    /// Runs SQL and gives what psql prints, unaligned.
+    pub fn psql(&self, sql: &str) -> String {
+        self.cluster.psql(&self.name, sql).trim_end().to_owned()
+    }
+
+    pub fn psql_command(&self) -> std::process::Command {
+        self.cluster.psql_command(&self.name)
+    }
+
+    /// A session of the test's own.
+    pub async fn connect(&self) -> Client {
+        let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Adds a report's rows by hand: `(date, code, percent)`.
+    pub fn add_shorts(&self, rows: &[(&str, &str, &str)]) {
+        let values: Vec<_> = rows
+            .iter()
+            .map(|(date, code, percent)| format!("('{date}', '{code} LTD', '{code}', 1, 100, {percent})"))
+            .collect();
+        self.psql(&format!("INSERT INTO shorts VALUES {}", values.join(", ")));
+    }
+
+    /// Adds companies by hand: `(code, industry)`, the industry as SQL.
+    pub fn add_companies(&self, rows: &[(&str, &str)]) {
+        let values: Vec<_> =
+            rows.iter().map(|(code, industry)| format!("('{code}', '{code} LTD', {industry})")).collect();
+        self.psql(&format!(
+            r#"INSERT INTO "company-metadata" (stock_code, company_name, industry) VALUES {}"#,
+            values.join(", ")
+        ));
+    }
+
+    pub fn refresh(&self) {
+        self.psql("SELECT refresh_treemap_data()");
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.cluster.psql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        }
+    }
+}

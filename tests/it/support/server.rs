@@ -1,0 +1,136 @@
+//! A running `treemap serve`.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use industry_treemap::proto::{
+    shorts::v1alpha1::{GetIndustryTreeMapRequest, shorted_stocks_service_client::ShortedStocksServiceClient},
+    stocks::v1alpha1::IndustryTreeMap,
+};
+use tonic::{Response, Status, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use super::{database::Database, eventually, treemap};
+
+pub struct Server {
+    process: Child,
+    pub addr: String,
+    log: Arc<Mutex<String>>,
+}
+
+pub type Client = ShortedStocksServiceClient<Channel>;
+
+impl Server {
+    /// Starts a server on a free port and waits until it listens, not until it is ready.
+    pub async fn start(database: &Database) -> Self {
+        Self::start_with(&database.url(), &[]).await
+    }
+
+    pub async fn start_with(database_url: &str, arguments: &[&str]) -> Self {
+        let mut command = treemap::command(&["serve", "--listen-addr", "127.0.0.1:0"]);
+        command.args(arguments).env("DATABASE_URL", database_url).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let written = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *written.lock().unwrap() += &(line + "\n");
+            }
+        });
+        let mut server = Self { process, addr: String::new(), log };
+        server.addr = server.logged("listening on ").await.split_whitespace().next().unwrap().to_owned();
+        server
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub async fn ready(database: &Database) -> Self {
+        let server = Self::start(database).await;
+        server.becomes_ready().await;
+        server
+    }
+
+    pub async fn becomes_ready(&self) {
+        eventually("the server is ready", async || (self.health("").await == Ok("SERVING")).then_some(())).await;
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for some words in the log, and gives the rest of their line.
+    pub async fn logged(&self, words: &str) -> String {
+        eventually(&format!("{words:?} in the log"), async || {
+            let log = self.log();
+            let (_, rest) = log.split_once(words)?;
+            rest.split_once('\n').map(|(line, _)| line.to_owned())
+        })
+        .await
+    }
+
+    /// A connection of its own.
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.addr)).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::new(self.channel().await)
+    }
+
+    /// What gRPC health says of a service.
+    pub async fn health(&self, service: &str) -> Result<&'static str, tonic::Code> {
+        let mut client = HealthClient::new(self.channel().await);
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let status = client.check(request).await.map_err(|status| status.code())?.into_inner().status();
+        Ok(status.as_str_name())
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the process has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let process = &mut self.process;
+        let mut check = || process.try_wait().unwrap();
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(status) = check() {
+                return status;
+            }
+            assert!(started.elapsed() < super::PATIENCE, "the server does not end");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+/// One call.
+pub async fn get(
+    client: &mut Client,
+    period: &str,
+    limit: i32,
+    view_mode: i32,
+) -> Result<Response<IndustryTreeMap>, Status> {
+    let request = GetIndustryTreeMapRequest { period: period.into(), limit, view_mode };
+    client.get_industry_tree_map(request).await
+}
+
+/// A call that must succeed, as `(industry, code, value)`.
+pub async fn stocks(client: &mut Client, period: &str, limit: i32, view_mode: i32) -> Vec<(String, String, f64)> {
+    let answer = get(client, period, limit, view_mode).await.unwrap().into_inner();
+    answer.stocks.into_iter().map(|stock| (stock.industry, stock.product_code, stock.short_position)).collect()
+}
