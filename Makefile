@@ -17,3 +17,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Every figure that README and docs quote, beside its bar; on the real reports where they are at hand.
+bench:
+	scripts/setup.sh cc postgres h2load
+	cargo bench --locked

@@ -162,7 +162,8 @@ DO $$
 DECLARE
     -- Per stock and period, index probes for the last and the first report: 100 x faster than window functions over a cross
     -- join of all reports. Of several rows for one stock and day the lowest percent counts, so that repeated rows change nothing.
-    -- latest:   the last non-null percent within the period, at most 6 months before the anchor (the newest report);
+    -- latest:   the last non-null percent within the period, at most 6 months before the anchor (the newest report): one
+    --           probe serves all periods, for it is the same row in each that reaches back to it;
     -- earliest: the first non-null percent within the period. Periods reach back from the anchor, never from today.
     -- NaN and infinities are no position (in Postgres NaN > 0 holds, and sorts first), and no change can be told from
     -- an earliest of 0; the bounds on percentage_change keep the division from overflowing, which would fail the refresh.
@@ -198,16 +199,16 @@ SELECT
     anchor.refreshed AS last_refreshed
 FROM anchor
 CROSS JOIN stock
-CROSS JOIN period
 CROSS JOIN LATERAL (
     SELECT s."DATE" AS day, s."PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS"::double precision AS percent
     FROM public.shorts s
     WHERE s."PRODUCT_CODE" = stock.code
-        AND s."DATE" >= anchor.day - least(period.reach, interval '6 months')
+        AND s."DATE" >= anchor.day - interval '6 months'
         AND s."PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" IS NOT NULL
     ORDER BY s."DATE" DESC, percent
     LIMIT 1
 ) AS latest
+JOIN period ON latest.day >= anchor.day - period.reach
 CROSS JOIN LATERAL (
     SELECT s."PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS"::double precision AS percent
     FROM public.shorts s

@@ -115,6 +115,8 @@ async fn write(session: &Session, days: &[DateTime], copy: Bytes) -> Result<(), 
             let client = session.client();
             // Two loaders at once would both delete a date's old rows, and both add new ones.
             client.batch_execute("SELECT pg_advisory_xact_lock(hashtextextended('treemap.load', 0))").await?;
+            // A table that has just been filled has no statistics, and without them the planner reads all of it for each batch.
+            client.batch_execute("SET LOCAL enable_seqscan = off").await?;
             client
                 .execute_typed(
                     r#"DELETE FROM public.shorts WHERE "DATE" = ANY ($1)"#,

@@ -112,16 +112,16 @@ fn a_view_that_is_missing_or_cannot_be_refreshed_is_named_with_what_mends_it() {
 async fn every_refresh_notifies_who_listens() {
     let database = Database::with_sample();
     let (client, mut connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
-    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let (hear, mut payloads) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
             if let tokio_postgres::AsyncMessage::Notification(notification) = message {
-                heard.send(notification.payload().to_owned()).unwrap();
+                hear.send(notification.payload().to_owned()).unwrap();
             }
         }
     });
     client.batch_execute("LISTEN treemap_refreshed").await.unwrap();
     database.refresh();
-    let id = tokio::time::timeout(Duration::from_secs(10), hears.recv()).await.unwrap().unwrap();
+    let id = tokio::time::timeout(Duration::from_secs(10), payloads.recv()).await.unwrap().unwrap();
     assert_eq!(id, database.psql("SELECT max(id) FROM treemap_refreshes"));
 }

@@ -142,14 +142,14 @@ async fn it_ends_cleanly_on_sigterm_and_on_ctrl_c() {
         let mut client = server.client().await;
         assert!(!stocks(&mut client, "3m", 1, 0).await.is_empty());
         let mut watcher = tonic_health::pb::health_client::HealthClient::new(server.channel().await);
-        let mut watched = watcher.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
-        assert_eq!(watched.message().await.unwrap().unwrap().status().as_str_name(), "SERVING");
+        let mut health = watcher.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(health.message().await.unwrap().unwrap().status().as_str_name(), "SERVING");
 
         server.signal(signal);
         assert!(server.ended().await.success());
         assert!(server.log().contains("stopped"), "{}", server.log());
         assert!(!server.log().contains("were cut"), "{}", server.log());
-        assert_eq!(watched.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
+        assert_eq!(health.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
     }
 }
 

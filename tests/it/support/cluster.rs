@@ -137,6 +137,7 @@ fn programs() -> &'static Path {
 
 /// Stops the cluster and removes its folder when this process is gone: the watcher reads from a pipe that only this
 /// process can write to, so it reads on until then.
+#[expect(clippy::zombie_processes, reason = "it outlives this process, as it must")]
 fn remove_with_this_process(folder: &Path) {
     const WATCH: &str = r#"cat > /dev/null
         kill -QUIT "$(head -n 1 "$0/data/postmaster.pid")"

@@ -42,7 +42,7 @@ impl Server {
             }
         });
         let mut server = Self { process, addr: String::new(), log };
-        server.addr = server.logged("listening on ").await.split_whitespace().next().unwrap().to_owned();
+        server.logged("listening on ").await.split_whitespace().next().unwrap().clone_into(&mut server.addr);
         server
     }
 

@@ -1,0 +1,143 @@
+//! The database side against its bars: refresh, ranked query, load. Each is measured beside what it is compared with, in
+//! turn, in one run: the ratios hold on a machine that is shared, the times do not. `make bench`.
+
+#[path = "../tests/it/support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+mod table;
+
+use std::{fs, process::Stdio, time::Instant};
+
+use support::{
+    database::Database,
+    files::{real_data, sample},
+    treemap::{command, treemap},
+};
+use table::{Table, median};
+
+const WINDOW_DEFINITION: &str = include_str!("../tests/it/sql/window_definition.sql");
+
+fn main() {
+    let database = Database::migrated();
+    let reports = if let Some(data) = real_data() {
+        for list in ["asx/ASX_Listed_Companies_2024-04-07.csv", "asx/asx-official-20260302.csv"] {
+            treemap(&database, &["load", "companies", &data.join(list).display().to_string()]).succeeds();
+        }
+        data.join("asic").display().to_string()
+    } else {
+        println!("the real reports are not on this machine (TREEMAP_TEST_DATA): measuring the sample");
+        treemap(&database, &["load", "companies", &sample().companies()]).succeeds();
+        sample().reports()
+    };
+    let mut table = Table::default();
+    load(&database, &reports, &mut table);
+    database.psql("VACUUM ANALYZE shorts");
+    refresh(&database, &mut table);
+    ranked_query(&database, &mut table);
+    table.print();
+}
+
+/// `treemap load shorts` against psql's `\copy` of the same rows, ready-made, into the same empty table.
+fn load(database: &Database, reports: &str, table: &mut Table) {
+    let (mut ours, mut theirs, mut most_memory) = (Vec::new(), Vec::new(), 0.0_f64);
+    let ready_made = tempfile::NamedTempFile::new().unwrap();
+    for round in 0..4 {
+        database.psql("TRUNCATE shorts");
+        database.psql("CHECKPOINT");
+        let started = Instant::now();
+        let mut loader = command(&["load", "shorts", reports]);
+        loader.env("DATABASE_URL", database.url()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut loader = loader.spawn().unwrap();
+        while loader.try_wait().unwrap().is_none() {
+            most_memory = most_memory.max(table::resident_peak(loader.id()).unwrap_or_default());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let took = started.elapsed().as_secs_f64();
+        if round == 0 {
+            // The warm-up makes the rows that psql copies.
+            let copy = format!(r"\copy shorts TO '{}'", ready_made.path().display());
+            assert!(database.psql_command().args(["-c", &copy]).status().unwrap().success());
+            continue;
+        }
+        ours.push(took);
+
+        database.psql("TRUNCATE shorts");
+        database.psql("CHECKPOINT");
+        let copy = format!(r"\copy shorts FROM '{}'", ready_made.path().display());
+        let started = Instant::now();
+        assert!(database.psql_command().args(["-c", &copy]).status().unwrap().success());
+        theirs.push(started.elapsed().as_secs_f64());
+    }
+    let rows = database.psql("SELECT count(*) FROM shorts");
+    table.at_most(&format!("load {rows} rows, s, against \\copy"), median(&mut ours), median(&mut theirs), 1.5);
+    table.at_most("resident memory of the load, MiB, against the allowance", most_memory, 256.0, 1.0);
+}
+
+/// A refresh of the view against one of the same view by window functions.
+fn refresh(database: &Database, table: &mut Table) {
+    database.psql(&format!("CREATE MATERIALIZED VIEW by_windows AS {WINDOW_DEFINITION}"));
+    let timed = |statement: &str| timings(database, &format!("{statement};"))[0] / 1000.0;
+    let plain = "REFRESH MATERIALIZED VIEW mv_treemap_data";
+    let concurrently = "SELECT refresh_treemap_data()";
+    let windows = "REFRESH MATERIALIZED VIEW by_windows";
+    timed(plain);
+    timed(concurrently);
+    let (mut ours, mut function, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..5 {
+        ours.push(timed(plain));
+        function.push(timed(concurrently));
+        theirs.push(timed(windows));
+    }
+    let theirs = median(&mut theirs);
+    table.at_least("refresh, s, against the definition by window functions", median(&mut ours), theirs, 50.0);
+    table.note("  the same through refresh_treemap_data(), concurrently", median(&mut function), theirs);
+    database.psql("DROP MATERIALIZED VIEW by_windows");
+}
+
+/// The ranked window query of each view mode, against the published query on the published indexes.
+fn ranked_query(database: &Database, table: &mut Table) {
+    database.psql(
+        "CREATE MATERIALIZED VIEW published AS TABLE mv_treemap_data;
+        CREATE INDEX ON published (period_name, industry, percentage_change DESC NULLS LAST);
+        CREATE INDEX ON published (period_name, current_short_position DESC);
+        CREATE INDEX ON published (product_code, period_name);
+        CREATE INDEX ON published (last_refreshed DESC)",
+    );
+    database.psql("VACUUM ANALYZE published");
+    database.psql("VACUUM ANALYZE mv_treemap_data");
+    for (mode, column) in [("CURRENT_CHANGE", "current_short_position"), ("PERCENTAGE_CHANGE", "percentage_change")] {
+        let ours = format!(
+            r#"SELECT industry, product_code, {column} FROM (
+                SELECT industry, product_code, {column}, row_number() OVER (
+                    PARTITION BY industry COLLATE "C" ORDER BY {column} DESC, product_code COLLATE "C") AS place
+                FROM mv_treemap_data WHERE period_name = '3m' AND {column} IS NOT NULL
+            ) AS ranked WHERE place <= 10 ORDER BY industry COLLATE "C", place"#
+        );
+        let value =
+            format!("CASE WHEN '{mode}' = 'PERCENTAGE_CHANGE' THEN percentage_change ELSE current_short_position END");
+        let theirs = format!(
+            "WITH ranked AS (
+                SELECT industry, product_code, {value} AS short_position,
+                    ROW_NUMBER() OVER (PARTITION BY industry ORDER BY {value} DESC NULLS LAST) AS rank
+                FROM published WHERE period_name = '3m'
+            ) SELECT industry, product_code, short_position FROM ranked WHERE rank <= 10 ORDER BY industry, short_position DESC"
+        );
+        let times = timings(database, &format!("{ours};\n{theirs};\n").repeat(200));
+        let (mut fast, mut slow) = (Vec::new(), Vec::new());
+        // The first few find no pages in memory.
+        for (place, time) in times.into_iter().enumerate().skip(40) {
+            if place % 2 == 0 { &mut fast } else { &mut slow }.push(time);
+        }
+        assert_eq!(fast.len(), slow.len());
+        let name = format!("ranked query of {mode}, ms, against the published one");
+        table.at_most(&name, median(&mut fast), median(&mut slow), 0.5);
+    }
+}
+
+/// How long each statement of a script took in one session, in milliseconds, without psql's own start.
+fn timings(database: &Database, script: &str) -> Vec<f64> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("\\timing on\n{script}")).unwrap();
+    let said = support::cluster::output(database.psql_command().arg("-f").arg(file.path()));
+    said.lines().filter_map(|line| line.strip_prefix("Time: ")?.split(' ').next()?.parse().ok()).collect()
+}
