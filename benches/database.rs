@@ -4,6 +4,7 @@
 #[path = "../tests/it/support/mod.rs"]
 #[allow(dead_code)]
 mod support;
+#[allow(dead_code)]
 mod table;
 
 use std::{fs, process::Stdio, time::Instant};

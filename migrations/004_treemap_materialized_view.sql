@@ -36,6 +36,7 @@ CREATE OR REPLACE FUNCTION public.refresh_treemap_data(
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $refresh$
 -- outcome: 'refreshed', or 'already done' when p_tick (or a later tick) is in the log.
 -- Waits for a running refresh as long as the caller's lock_timeout allows. Called by hand it then refreshes all the same,
@@ -107,6 +108,7 @@ RETURNS TABLE (industry text, product_code text, short_position double precision
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $ranked$
 -- The ranked window query, for people in psql: what GetIndustryTreeMap answers, by the same names.
 DECLARE

@@ -145,12 +145,12 @@ impl Drop for Session {
 }
 
 /// BEGIN with the bounds of the transaction, in one round trip. A setting outside of it would leak to others through a
-/// transaction pooler.
+/// transaction pooler. Compiling a statement of ours would take longer than running it.
 fn begin(access: &str, bound: Duration) -> String {
     let bound = bound.as_millis();
     format!(
         "BEGIN {access}; SET LOCAL statement_timeout = {bound}; SET LOCAL lock_timeout = {bound}; \
-         SET LOCAL idle_in_transaction_session_timeout = 60000"
+         SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL jit = off"
     )
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, civil::Date};
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
     db::Db,
@@ -56,10 +56,13 @@ impl Store {
         const STATEMENT: &str = include_str!("sql/load_model.sql");
         let mut builder = Builder::default();
         let mut freshness = Freshness::default();
+        let periods = Period::ALL.map(Period::name);
+        let limit = i64::from(Limit::MAX);
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&&periods[..], Type::TEXT_ARRAY), (&limit, Type::INT8)];
         self.db
-            .rows("load the treemap", LOAD, STATEMENT, &[(&i64::from(Limit::MAX), Type::INT8)], |row| {
+            .rows("load the treemap", LOAD, STATEMENT, &parameters, |row| {
                 let view_mode = ViewMode::ALL[usize::from(row.try_get::<_, i32>("view_mode")? != 0)];
-                // A period that this version does not know is none of its business: the next one may add it.
+                // Only the names that were asked for come back.
                 let Some(period) = Period::of_name(row.try_get("period_name")?) else { return Ok(()) };
                 let stock = TreemapShortPosition {
                     industry: row.try_get("industry")?,

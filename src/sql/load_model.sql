@@ -1,29 +1,8 @@
 -- All twelve lists in one statement, so that they agree with each other and with the freshness they carry.
--- $1: the most stocks per industry that a list holds. One row per stock, in the order in which the lists are read.
--- Each half reads its rows from the index of its view mode (see migration 004), and the window's run condition cuts.
-WITH ranked AS (
-    SELECT * FROM (
-        SELECT period_name, 0 AS view_mode, industry, product_code, current_short_position AS short_position,
-            row_number() OVER (
-                PARTITION BY period_name, industry COLLATE "C"
-                ORDER BY current_short_position DESC, product_code COLLATE "C"
-            ) AS place
-        FROM public.mv_treemap_data
-    ) AS by_position
-    WHERE place <= $1
-    UNION ALL
-    SELECT * FROM (
-        SELECT period_name, 1, industry, product_code, percentage_change,
-            row_number() OVER (
-                PARTITION BY period_name, industry COLLATE "C"
-                ORDER BY percentage_change DESC, product_code COLLATE "C"
-            ) AS place
-        FROM public.mv_treemap_data
-        WHERE percentage_change IS NOT NULL
-    ) AS by_change
-    WHERE place <= $1
-),
-freshness AS (
+-- $1: the names of the periods; $2: the most stocks per industry that a list holds.
+-- One row per stock, in the order in which the lists are read. Each ranked window query reads one period and view mode, in
+-- the order of the index that migration 004 made for it, and the window's run condition cuts.
+WITH freshness AS MATERIALIZED (
     SELECT newest.last_refreshed,
         -- The anchor as it was logged by that refresh; after a plain REFRESH by hand, the newest date in the view.
         coalesce(
@@ -33,6 +12,26 @@ freshness AS (
         ) AS data_date
     FROM (SELECT max(last_refreshed) AS last_refreshed FROM public.mv_treemap_data) AS newest
 )
-SELECT period_name, view_mode, industry, product_code, short_position, last_refreshed, data_date
-FROM ranked CROSS JOIN freshness
-ORDER BY period_name COLLATE "C", view_mode, industry COLLATE "C", place
+SELECT period.name AS period_name, view_mode, industry, product_code, short_position, last_refreshed, data_date
+FROM unnest($1::text[]) WITH ORDINALITY AS period (name, number)
+CROSS JOIN LATERAL (
+    SELECT 0 AS view_mode, * FROM (
+        SELECT industry, product_code, current_short_position AS short_position, row_number() OVER (
+            PARTITION BY industry COLLATE "C" ORDER BY current_short_position DESC, product_code COLLATE "C"
+        ) AS place
+        FROM public.mv_treemap_data
+        WHERE period_name = period.name
+    ) AS by_position
+    WHERE place <= $2
+    UNION ALL
+    SELECT 1, * FROM (
+        SELECT industry, product_code, percentage_change, row_number() OVER (
+            PARTITION BY industry COLLATE "C" ORDER BY percentage_change DESC, product_code COLLATE "C"
+        ) AS place
+        FROM public.mv_treemap_data
+        WHERE period_name = period.name AND percentage_change IS NOT NULL
+    ) AS by_change
+    WHERE place <= $2
+) AS ranked
+CROSS JOIN freshness
+ORDER BY period.number, view_mode, industry COLLATE "C", place

@@ -1,9 +1,11 @@
 //! Tests of what the service promises, against the real binary and a real Postgres. Each is named as its promise.
 
+mod answer;
 mod bad_input;
 mod load_companies;
 mod load_shorts;
 mod migrations;
+mod pooler;
 mod real_data;
 mod refresh;
 mod reload;

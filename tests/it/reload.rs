@@ -86,6 +86,48 @@ async fn the_version_changes_exactly_when_the_content_does() {
 }
 
 #[tokio::test]
+async fn an_answer_is_of_one_model_whole() {
+    let database = Database::with_sample();
+    let server = Server::ready(&database).await;
+    server.logged("listening for refreshes").await;
+    let client = server.client().await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut client, stop) = (client.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut seen = std::collections::BTreeMap::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let answer = get(&mut client, "1y", 500, 0).await.unwrap();
+                    let version = answer.metadata().get("treemap-version").unwrap().to_str().unwrap().to_owned();
+                    let stocks = answer.into_inner().stocks;
+                    let first = stocks[0].short_position;
+                    if first >= 1000.0 {
+                        assert!(stocks.iter().all(|stock| stock.short_position.to_bits() == first.to_bits()), "mixed");
+                        // One version, one content.
+                        assert_eq!(seen.entry(version).or_insert(first).to_bits(), first.to_bits());
+                    }
+                }
+                seen.len()
+            })
+        })
+        .collect();
+    for value in 1000..1010 {
+        // Every stock has the same value, another with each refresh.
+        database.psql(&format!(
+            r#"UPDATE shorts SET "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" = {value} WHERE "DATE" > '2023-11-01'"#
+        ));
+        let before = refreshed_at(&mut client.clone()).await;
+        database.refresh();
+        reloads(&client, &before).await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.await.unwrap() >= 5, "the reader saw the models change");
+    }
+}
+
+#[tokio::test]
 async fn a_model_that_is_loaded_outlives_the_view() {
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--poll-interval", "100ms"]).await;

@@ -147,7 +147,7 @@ async fn it_ends_cleanly_on_sigterm_and_on_ctrl_c() {
 
         server.signal(signal);
         assert!(server.ended().await.success());
-        assert!(server.log().contains("stopped"), "{}", server.log());
+        server.logged("INFO stopped").await;
         assert!(!server.log().contains("were cut"), "{}", server.log());
         assert_eq!(health.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
     }

@@ -72,7 +72,7 @@ impl Cluster {
 
     /// psql for a database of this cluster, stopping at the first error.
     pub fn psql_command(&self, database: &str) -> Command {
-        let mut command = Command::new(programs().join("psql"));
+        let mut command = Command::new(program("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database)]);
         command
     }
@@ -84,10 +84,10 @@ pub fn free_port() -> u16 {
 }
 
 /// Who runs Postgres: it refuses root, so root steps down.
-struct Owner(Option<(u32, u32)>);
+pub struct Owner(Option<(u32, u32)>);
 
 impl Owner {
-    fn of_processes() -> Self {
+    pub fn of_processes() -> Self {
         let number = |flag: &str, user: &str| {
             let answer = Command::new("id").args([flag, user]).output().ok()?;
             String::from_utf8(answer.stdout).ok()?.trim().parse::<u32>().ok()
@@ -100,20 +100,30 @@ impl Owner {
         Self(Some(ids.expect("root runs the tests, and there is no user postgres or nobody to step down to")))
     }
 
-    fn give(&self, folder: &Path) {
+    pub fn give(&self, folder: &Path) {
         if let Some((user, group)) = self.0 {
             chown(folder, Some(user), Some(group)).unwrap();
         }
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(programs().join(program));
+    fn command(&self, name: &str) -> Command {
+        self.run(&program(name).display().to_string())
+    }
+
+    /// Any program, as the owner.
+    pub fn run(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command.current_dir("/");
         if let Some((user, group)) = self.0 {
             command.uid(user).gid(group);
         }
         command
     }
+}
+
+/// A program of Postgres.
+pub fn program(name: &str) -> PathBuf {
+    programs().join(name)
 }
 
 /// Where initdb and the others are: `TREEMAP_TEST_PG_BIN`, or the newest of Debian's, or with `pg_config`.

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod database;
 pub mod files;
+pub mod pooler;
 pub mod server;
 pub mod treemap;
 

@@ -57,6 +57,11 @@ impl Server {
         eventually("the server is ready", async || (self.health("").await == Ok("SERVING")).then_some(())).await;
     }
 
+    #[allow(dead_code, reason = "only the benchmarks look at its memory")]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

@@ -1,0 +1,79 @@
+//! Behind PgBouncer in transaction mode, the strictest of poolers.
+
+use std::time::Duration;
+
+use crate::support::{
+    database::Database,
+    eventually,
+    files::sample,
+    pooler::Pooler,
+    server::{Server, get, stocks},
+    treemap::{command, run},
+};
+
+#[tokio::test]
+async fn a_listen_that_never_delivers_is_found_out_told_once_and_made_up_for_by_the_poll() {
+    let database = Database::with_sample();
+    let pooler = Pooler::start(&database);
+    let server = Server::start_with(&pooler.url(), &["--poll-interval", "200ms"]).await;
+    server.becomes_ready().await;
+    let why = server.logged("refreshes are noticed by polling only: ").await;
+    assert!(why.contains("delivers nothing") && why.contains("LISTEN_DATABASE_URL"), "{why}");
+    for _ in 0..3 {
+        let mut client = server.client().await;
+        let before = get(&mut client, "3m", 1, 0).await.unwrap().metadata().get("treemap-last-refreshed").cloned();
+        database.refresh();
+        eventually("the poll finds the refresh", async || {
+            let answer = get(&mut client.clone(), "3m", 1, 0).await.unwrap();
+            (answer.metadata().get("treemap-last-refreshed") != before.as_ref()).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(server.log().matches("by polling only").count(), 1, "{}", server.log());
+    assert!(!server.log().contains("listening for refreshes"), "{}", server.log());
+    assert!(!server.log().contains("trying again"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_direct_connection_for_listen_beside_the_pooler_hears_at_once() {
+    let database = Database::with_sample();
+    let pooler = Pooler::start(&database);
+    let arguments = ["--poll-interval", "1h", "--listen-database-url", &database.url()];
+    let server = Server::start_with(&pooler.url(), &arguments).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    database.add_companies(&[("TOP", "'Banks'")]);
+    database.add_shorts(&[("2023-12-29", "TOP", "99")]);
+    database.refresh();
+    let client = server.client().await;
+    eventually("the new stock is served", async || {
+        stocks(&mut client.clone(), "3m", 1, 0).await.iter().any(|stock| stock.1 == "TOP").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_command_works_through_the_pooler_again_and_again() {
+    let database = Database::empty();
+    let pooler = Pooler::start(&database);
+    let through = |arguments: &[&str]| run(command(arguments).env("DATABASE_URL", pooler.url()));
+    for _ in 0..3 {
+        through(&["migrate"]).succeeds();
+        through(&["load", "companies", &sample().companies()]).succeeds();
+        through(&["load", "shorts", &sample().reports()]).succeeds();
+        through(&["refresh"]).succeeds();
+        through(&["status", "--max-data-age", "36500d"]).succeeds();
+    }
+    through(&["migrate", "--down"]).succeeds();
+    assert_eq!(
+        database
+            .psql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"),
+        "0"
+    );
+    // The loader is the one command that has to prepare a statement: it leaves none behind on the pooler's connections.
+    let left = pooler.psql("SELECT count(*) FROM pg_prepared_statements");
+    assert_eq!(left.trim(), "0");
+    let lock = pooler.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())");
+    assert_eq!(lock.trim(), "0");
+    tokio::time::timeout(Duration::from_secs(5), database.connect()).await.unwrap();
+}
