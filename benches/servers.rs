@@ -32,23 +32,20 @@ pub fn serve_if_asked() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         eprintln!("listening on {}", listener.local_addr().unwrap());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        match role.as_str() {
-            "bare" => {
-                let answer = Bytes::from(std::fs::read(env::var(ANSWER).unwrap()).unwrap());
-                let service = Unary::<_, ConstantCodec>::new(move |_| {
-                    let answer = answer.clone();
-                    async move { Ok(Response::new(answer)) }
-                });
-                Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-            }
-            _ => {
-                let manager = Manager::new(env::var("DATABASE_URL").unwrap().parse().unwrap(), NoTls);
-                let pool = Pool::builder(manager).max_size(8).build().unwrap();
-                let service = Unary::<_, ProstCodec<IndustryTreeMap, GetIndustryTreeMapRequest>>::new(move |request| {
-                    ranked(pool.clone(), request)
-                });
-                Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-            }
+        if role == "bare" {
+            let answer = Bytes::from(std::fs::read(env::var(ANSWER).unwrap()).unwrap());
+            let service = Unary::<_, ConstantCodec>::new(move |_| {
+                let answer = answer.clone();
+                async move { Ok(Response::new(answer)) }
+            });
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        } else {
+            let manager = Manager::new(env::var("DATABASE_URL").unwrap().parse().unwrap(), NoTls);
+            let pool = Pool::builder(manager).max_size(8).build().unwrap();
+            let service = Unary::<_, ProstCodec<IndustryTreeMap, GetIndustryTreeMapRequest>>::new(move |request| {
+                ranked(pool.clone(), request)
+            });
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         }
     });
 }
