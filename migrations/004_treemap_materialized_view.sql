@@ -1,5 +1,5 @@
--- The treemap's read model in the database: mv_treemap_data, the log of its refreshes, and the two functions that refresh
--- and read it. Safe to run again: the view is only replaced when its definition below is not the one in place, the
+-- The treemap's read model in the database: mv_treemap_data, the log of its refreshes, and the functions that refresh and
+-- read it. Safe to run again: the view is only replaced when its definition below is not the one in place, the
 -- functions are always replaced, the log is kept. Rolled back by down/004_treemap_materialized_view.sql.
 
 CREATE TABLE IF NOT EXISTS public.treemap_refreshes (
@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS public.treemap_refreshes (
     last_refreshed timestamptz,
     row_count bigint NOT NULL,
     data_date date,
+    source_state text,
     who text NOT NULL
 );
 
@@ -21,6 +22,26 @@ COMMENT ON COLUMN public.treemap_refreshes.last_refreshed IS
     'The last_refreshed that this refresh gave to the rows of the view; NULL when it left no rows.';
 COMMENT ON COLUMN public.treemap_refreshes.data_date IS
     'The anchor: the newest "DATE" in shorts that the view was computed from.';
+COMMENT ON COLUMN public.treemap_refreshes.source_state IS
+    'treemap_source_state() as that refresh began: when it differs from today''s, the source tables have changed since.';
+
+CREATE OR REPLACE FUNCTION public.treemap_source_state()
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $state$
+    -- Postgres' own counters of what was inserted, updated and deleted, without a look at any row; the file's number
+    -- tells of a TRUNCATE, which counts nothing. They may differ without a change (a rollback, a reset of the statistics,
+    -- a VACUUM FULL): that costs a refresh too many, never one too few.
+    SELECT string_agg(concat_ws('.', c.oid, c.relfilenode, pg_stat_get_tuples_inserted(c.oid),
+        pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid)), ' ' ORDER BY c.relname)
+    FROM pg_class c
+    WHERE c.oid IN (to_regclass('public.shorts'), to_regclass('public."company-metadata"'))
+$state$;
+
+COMMENT ON FUNCTION public.treemap_source_state() IS
+    'Differs when rows of shorts or "company-metadata" may have changed. Reads counters only.';
 
 -- The published functions have other results (void) or parameters; a function with the same parameters stays.
 DROP FUNCTION IF EXISTS public.refresh_treemap_data();
@@ -28,6 +49,7 @@ DROP FUNCTION IF EXISTS public.refresh_treemap_data();
 CREATE OR REPLACE FUNCTION public.refresh_treemap_data(
     p_tick timestamptz DEFAULT NULL,
     p_who text DEFAULT NULL,
+    p_if_source_changed boolean DEFAULT false,
     OUT outcome text,
     OUT row_count bigint,
     OUT data_date date,
@@ -38,12 +60,14 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $refresh$
--- outcome: 'refreshed', or 'already done' when p_tick (or a later tick) is in the log.
+-- outcome: 'refreshed', or 'already done': p_tick (or a later tick) is in the log, or p_if_source_changed is set and the
+-- last refresh has seen all changes of the source tables.
 -- Waits for a running refresh as long as the caller's lock_timeout allows. Called by hand it then refreshes all the same,
 -- because the running one may not have seen the rows that were just loaded.
 DECLARE
     v_started timestamptz;
     v_populated boolean;
+    v_source_state text;
     v_anchor date;
     v_refreshed timestamptz;
     v_id bigint;
@@ -61,6 +85,14 @@ BEGIN
         outcome := 'already done';
         RETURN;
     END IF;
+    -- Read before the view is: a change in between is seen by this refresh and found again, never missed.
+    v_source_state := public.treemap_source_state();
+    IF p_if_source_changed AND v_source_state = (
+        SELECT log.source_state FROM public.treemap_refreshes log ORDER BY log.id DESC LIMIT 1
+    ) THEN
+        outcome := 'already done';
+        RETURN;
+    END IF;
 
     SELECT c.relispopulated INTO v_populated
     FROM pg_class c
@@ -68,6 +100,13 @@ BEGIN
     IF v_populated IS NULL THEN
         RAISE undefined_table USING
             MESSAGE = 'materialized view public.mv_treemap_data does not exist',
+            HINT = 'Create it with: treemap migrate';
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_index
+        WHERE indrelid = 'public.mv_treemap_data'::regclass AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+    ) THEN
+        RAISE undefined_object USING
+            MESSAGE = 'materialized view public.mv_treemap_data has no usable unique index, and cannot be refreshed concurrently',
             HINT = 'Create it with: treemap migrate';
     END IF;
 
@@ -84,8 +123,9 @@ BEGIN
     INTO row_count, data_date, v_refreshed
     FROM public.mv_treemap_data;
 
-    INSERT INTO public.treemap_refreshes (tick, started_at, finished_at, last_refreshed, row_count, data_date, who)
-    VALUES (p_tick, v_started, clock_timestamp(), v_refreshed, row_count, data_date,
+    INSERT INTO public.treemap_refreshes
+        (tick, started_at, finished_at, last_refreshed, row_count, data_date, source_state, who)
+    VALUES (p_tick, v_started, clock_timestamp(), v_refreshed, row_count, data_date, v_source_state,
         coalesce(p_who, concat_ws(' ', session_user, nullif(current_setting('application_name'), ''))))
     RETURNING id INTO v_id;
     DELETE FROM public.treemap_refreshes WHERE id <= v_id - 1000;
@@ -96,7 +136,7 @@ BEGIN
 END
 $refresh$;
 
-COMMENT ON FUNCTION public.refresh_treemap_data(timestamptz, text) IS
+COMMENT ON FUNCTION public.refresh_treemap_data(timestamptz, text, boolean) IS
     'Refreshes mv_treemap_data without blocking its readers, logs it in treemap_refreshes and notifies the servers. Call it after loading reports.';
 
 CREATE OR REPLACE FUNCTION public.get_treemap_data(
@@ -267,9 +307,10 @@ BEGIN
 
     IF v_replace THEN
         ANALYZE public.mv_treemap_data;
-        INSERT INTO public.treemap_refreshes (started_at, finished_at, last_refreshed, row_count, data_date, who)
+        INSERT INTO public.treemap_refreshes
+            (started_at, finished_at, last_refreshed, row_count, data_date, source_state, who)
         SELECT v_started, clock_timestamp(), max(last_refreshed), count(*),
-            (SELECT max("DATE")::date FROM public.shorts), concat_ws(' ', 'migration 004 by', session_user)
+            (SELECT max("DATE")::date FROM public.shorts), public.treemap_source_state(), concat_ws(' ', 'migration 004 by', session_user)
         FROM public.mv_treemap_data;
         PERFORM pg_notify('treemap_refreshed', 'migrated');
     END IF;
@@ -288,11 +329,12 @@ BEGIN
         SELECT quote_ident(rolname) FROM pg_catalog.pg_roles WHERE rolname IN ('anon', 'authenticated')
     LOOP
         EXECUTE format('REVOKE ALL ON public.mv_treemap_data, public.treemap_refreshes FROM %s', v_role);
-        EXECUTE format('REVOKE ALL ON FUNCTION public.refresh_treemap_data(timestamptz, text), public.get_treemap_data(text, integer, text) FROM %s', v_role);
+        EXECUTE format('REVOKE ALL ON FUNCTION public.refresh_treemap_data(timestamptz, text, boolean), public.get_treemap_data(text, integer, text), public.treemap_source_state() FROM %s', v_role);
     END LOOP;
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'service_role') THEN
         GRANT SELECT ON public.mv_treemap_data, public.treemap_refreshes TO service_role;
-        GRANT EXECUTE ON FUNCTION public.refresh_treemap_data(timestamptz, text), public.get_treemap_data(text, integer, text) TO service_role;
+        GRANT EXECUTE ON FUNCTION public.refresh_treemap_data(timestamptz, text, boolean), public.get_treemap_data(text, integer, text),
+            public.treemap_source_state() TO service_role;
     END IF;
 END
 $$;

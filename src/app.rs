@@ -20,6 +20,7 @@ use crate::{
     listen::listen,
     proto,
     read_model::ReadModel,
+    refresher::keep_fresh,
     reload::keep_loaded,
     store::Store,
 };
@@ -122,9 +123,18 @@ impl Config {
         let store = Store::new(db.clone(), self.tolerance);
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_loaded(store, read_model.clone(), changed.clone(), self.poll_interval));
-        tasks.spawn(listen(self.listen_database, db, changed));
+        tasks.spawn(listen(self.listen_database, db.clone(), changed));
+        if self.refresh.schedule.is_some() || self.refresh.sources.is_some() {
+            tasks.spawn(keep_fresh(db, self.refresh, signature()));
+        }
         tasks
     }
+}
+
+/// How this replica signs its refreshes in the log.
+fn signature() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    format!("treemap serve on {}, process {}", host.as_deref().unwrap_or("this host").trim(), std::process::id())
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

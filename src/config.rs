@@ -1,11 +1,15 @@
 //! Every setting: flag, environment variable, default and meaning, read once. Nothing here touches the network.
 //! All mistakes are found together and named by their setting; a secret is never printed, not even a wrong one.
 
-use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use jiff::{Span, SpanRelativeTo};
+use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 
-use crate::read_model::Tolerance;
+mod database;
+
+pub use self::database::DatabaseUrl;
+use self::database::{Secret, url_of};
+use crate::schedule::Schedule;
 
 /// Where Postgres is: shared by every command that talks to it.
 #[derive(Debug, clap::Args)]
@@ -48,6 +52,37 @@ pub struct ServeArgs {
     poll_interval: String,
     #[command(flatten)]
     tolerance: ToleranceArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    /// How often to look whether the source tables have changed; off: never
+    #[arg(long, env = "TREEMAP_SOURCE_INTERVAL", default_value = "30s", value_name = "DURATION")]
+    source_interval: String,
+    /// Refresh once the changed source has been quiet for this long
+    #[arg(long, env = "TREEMAP_SOURCE_QUIET", default_value = "60s", value_name = "DURATION")]
+    source_quiet: String,
+    /// Refresh at last when it has not been quiet for this long
+    #[arg(long, env = "TREEMAP_SOURCE_LONGEST_WAIT", default_value = "30m", value_name = "DURATION")]
+    source_longest_wait: String,
+}
+
+/// When refreshes are due: shared by `serve`, which does them, and `status`, which tells the next.
+#[derive(Debug, clap::Args)]
+pub struct ScheduleArgs {
+    /// When to refresh, as a cron pattern (minute hour day month weekday); off: never by the clock
+    #[arg(long, env = "TREEMAP_REFRESH_SCHEDULE", default_value = "0 3 * * *", value_name = "CRON")]
+    refresh_schedule: String,
+    /// The time zone of the schedule, and of trading days
+    #[arg(long, env = "TREEMAP_REFRESH_TIMEZONE", default_value = "Australia/Sydney", value_name = "ZONE")]
+    refresh_timezone: String,
+}
+
+/// The clock that the service goes by.
+#[derive(Debug)]
+pub struct Clock {
+    /// When refreshes are due; `None` when switched off.
+    pub schedule: Option<Schedule>,
+    /// The zone whose days are trading days.
+    pub zone: TimeZone,
 }
 
 /// Checked settings of `treemap serve`.
@@ -63,6 +98,37 @@ pub struct Config {
     pub poll_interval: Duration,
     /// How old an answer may be before it is marked stale.
     pub tolerance: Tolerance,
+    /// When to refresh the view.
+    pub refresh: Policy,
+}
+
+/// How old an answer may be before it is called stale.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    /// Since the view was refreshed.
+    pub view: Duration,
+    /// Since the newest report in the view, counted from the start of its day in UTC.
+    pub data: Duration,
+}
+
+/// When to refresh.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// At which ticks; `None` when switched off.
+    pub schedule: Option<Schedule>,
+    /// How changes of the source are waited for; `None` when switched off.
+    pub sources: Option<Sources>,
+}
+
+/// How changes of the source tables lead to a refresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources {
+    /// The time between two looks at Postgres' counters.
+    pub interval: Duration,
+    /// How long nothing more may change before the view is refreshed: a loader is not done yet.
+    pub quiet: Duration,
+    /// How long a change may wait for quiet.
+    pub longest_wait: Duration,
 }
 
 /// Settings that were refused: every one of them, by name.
@@ -79,90 +145,6 @@ impl Problems {
     /// The value, or a default-shaped gap and one more problem.
     fn note<T>(&mut self, checked: Result<T, String>) -> Option<T> {
         checked.map_err(|problem| self.0.push(problem)).ok()
-    }
-}
-
-/// A connection string that `Debug` does not show.
-#[derive(Clone)]
-struct Secret(String);
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A parsed connection string with our bounds on connecting. Prints the target, never the password.
-#[derive(Clone)]
-pub struct DatabaseUrl(tokio_postgres::Config);
-
-impl DatabaseUrl {
-    /// Reads a URL or a `key=value` string; white space around it is ignored.
-    ///
-    /// # Errors
-    /// What is wrong with it, without quoting it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut config: tokio_postgres::Config = text.trim().parse().map_err(|error: tokio_postgres::Error| {
-            // The parser's words may hold a piece of a password that was cut at the wrong place: only an unknown
-            // option's name is worth the risk, and it stands before any value.
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            let option = cause.strip_prefix("unknown option ").map(|name| format!(" (unknown option {name})"));
-            format!(
-                "is not a connection string{}; expected postgres://user:password@host:5432/database, \
-                 with the special characters of a password percent-encoded",
-                option.unwrap_or_default()
-            )
-        })?;
-        if config.get_hosts().is_empty() {
-            return Err("names no host; expected postgres://user:password@host:5432/database".into());
-        }
-        // A dead network is noticed after some 30 s at the most, whatever the statement; see also `db`'s own clocks.
-        if config.get_application_name().is_none() {
-            config.application_name("treemap");
-        }
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(5));
-        }
-        config
-            .keepalives_idle(Duration::from_secs(15))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3)
-            .tcp_user_timeout(Duration::from_secs(15));
-        Ok(Self(config))
-    }
-
-    /// What the driver connects with.
-    #[must_use]
-    pub const fn config(&self) -> &tokio_postgres::Config {
-        &self.0
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use tokio_postgres::config::Host;
-        let ports = self.0.get_ports();
-        for (place, host) in self.0.get_hosts().iter().enumerate() {
-            let port = ports.get(place).or(ports.first()).unwrap_or(&5432);
-            let comma = if place == 0 { "" } else { "," };
-            match host {
-                Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
-                Host::Unix(folder) => write!(f, "{comma}{}:{port}", folder.display())?,
-            }
-        }
-        write!(f, "/{}", self.0.get_dbname().or(self.0.get_user()).unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
     }
 }
 
@@ -201,6 +183,36 @@ impl ToleranceArgs {
     }
 }
 
+impl ScheduleArgs {
+    /// The schedule and its zone.
+    ///
+    /// # Errors
+    /// One of them is not what it should be.
+    pub fn check(&self) -> Result<Clock, Problems> {
+        let mut problems = Problems(Vec::new());
+        self.read(&mut problems).ok_or(problems)
+    }
+
+    fn read(&self, problems: &mut Problems) -> Option<Clock> {
+        let zone = problems.note(TimeZone::get(self.refresh_timezone.trim()).map_err(|_| {
+            format!(
+                "TREEMAP_REFRESH_TIMEZONE is {:?}; expected a name of the time zone database, as Australia/Sydney",
+                self.refresh_timezone
+            )
+        }));
+        let schedule = unless_off(&self.refresh_schedule).map(|pattern| {
+            Schedule::parse(pattern, zone.clone().unwrap_or(TimeZone::UTC)).map_err(|reason| {
+                format!(
+                    "TREEMAP_REFRESH_SCHEDULE is {pattern:?}: {reason}; expected minute, hour, day, month and weekday, \
+                     as 0 3 * * *, or off"
+                )
+            })
+        });
+        let schedule = schedule.map_or(Some(None), |schedule| problems.note(schedule).map(Some));
+        Some(Clock { schedule: schedule?, zone: zone? })
+    }
+}
+
 impl ServeArgs {
     /// Checks everything.
     ///
@@ -223,6 +235,15 @@ impl ServeArgs {
         }));
         let poll_interval = problems.note(duration("TREEMAP_POLL_INTERVAL", &self.poll_interval));
         let tolerance = self.tolerance.read(problems);
+        let clock = self.schedule.read(problems);
+        let quiet = problems.note(duration("TREEMAP_SOURCE_QUIET", &self.source_quiet));
+        let longest_wait = problems.note(duration("TREEMAP_SOURCE_LONGEST_WAIT", &self.source_longest_wait));
+        let sources = match unless_off(&self.source_interval) {
+            None => Some(None),
+            Some(text) => problems.note(duration("TREEMAP_SOURCE_INTERVAL", text)).map(Some),
+        };
+        let (quiet, longest_wait) = (quiet?, longest_wait?);
+        let sources = sources?.map(|interval| Sources { interval, quiet, longest_wait });
         let (database, listen_database) = (database?, listen_database?);
         Some(Config {
             listen_database: listen_database.unwrap_or_else(|| database.clone()),
@@ -230,21 +251,14 @@ impl ServeArgs {
             listen_addr: listen_addr?,
             poll_interval: poll_interval?,
             tolerance: tolerance?,
+            refresh: Policy { schedule: clock?.schedule, sources },
         })
     }
 }
 
-/// A connection string from a setting or from the file that its twin names.
-fn url_of(setting: &str, text: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<DatabaseUrl>, String> {
-    let text = text.map(|secret| secret.0.clone()).filter(|text| !text.trim().is_empty());
-    let text = match (text, file) {
-        (Some(_), Some(_)) => return Err(format!("{setting} and {setting}_FILE are both set; set one of them")),
-        (Some(text), None) => text,
-        (None, None) => return Ok(None),
-        (None, Some(file)) => fs::read_to_string(file)
-            .map_err(|error| format!("{setting}_FILE names {}, which cannot be read: {error}", file.display()))?,
-    };
-    DatabaseUrl::parse(&text).map(Some).map_err(|problem| format!("{setting} {problem}"))
+/// The text of a setting that can be switched off.
+fn unless_off(text: &str) -> Option<&str> {
+    (!text.trim().eq_ignore_ascii_case("off")).then_some(text)
 }
 
 /// A positive duration in words: `90s`, `26h`, `14d`. A day has 24 hours.
@@ -261,28 +275,6 @@ fn duration(setting: &str, text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_refused_connection_string_is_never_quoted() {
-        for text in [
-            "postgres://user:hunter2@host:port/db",
-            "postgres://user:hun/ter2@host:5432/db",
-            "postgres://user:hunter2@host/db?sslmode=hunter2",
-            "host=h password=hunter2 port=hunter2",
-            "host=h hunter2",
-            "hunter2",
-        ] {
-            let problem = DatabaseUrl::parse(text).expect_err(text);
-            assert!(!problem.contains("hunter2") && !problem.contains("ter2"), "{text}: {problem}");
-        }
-        assert!(DatabaseUrl::parse("postgres://h/db?colour=red").unwrap_err().contains("`colour`"));
-    }
-
-    #[test]
-    fn a_connection_string_prints_its_target_without_user_and_password() {
-        let url = DatabaseUrl::parse(" postgres://user:hunter2@one:6543,two/shorts\n").unwrap();
-        assert_eq!(format!("{url} {url:?}"), "one:6543,two:6543/shorts one:6543,two:6543/shorts");
-    }
 
     #[test]
     fn durations_are_read_in_words_and_nonsense_is_refused_by_name() {

@@ -3,7 +3,12 @@
 //! Everything here works through a transaction pooler: statements are unnamed or sent as plain text, settings are local
 //! to their transaction, and no statement is ever cancelled from outside (that alone can bring PgBouncer 1.18 down).
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
 use tokio::{task::JoinHandle, time::timeout};
@@ -50,8 +55,16 @@ impl Db {
         Self { pool }
     }
 
-    /// Runs one statement in a transaction of its own and hands each row to `each`. The server gives up after `bound`, we
-    /// a little later. After any failure the connection is thrown away: it may still be busy.
+    /// A connection of the pool, for as long as the session lives.
+    ///
+    /// # Errors
+    /// None is free or can be made in time.
+    pub async fn session(&self, doing: &'static str) -> Result<Session, DbError> {
+        let connection = self.pool.get().await.map_err(|error| pool_error(doing, &error))?;
+        Ok(Session { connection: Connection::Pooled(Some(connection)), broken: AtomicBool::new(false) })
+    }
+
+    /// Runs one statement that only reads, in a transaction of its own, and hands each row to `each`.
     ///
     /// # Errors
     /// No connection, no time, or what Postgres says.
@@ -63,33 +76,40 @@ impl Db {
         parameters: &[(&(dyn ToSql + Sync), Type)],
         mut each: impl FnMut(Row) -> Result<(), tokio_postgres::Error> + Send,
     ) -> Result<(), DbError> {
-        let connection = self.pool.get().await.map_err(|error| pool_error(doing, &error))?;
-        let run = async {
-            connection.batch_execute(&begin("READ ONLY", bound)).await?;
+        let session = self.session(doing).await?;
+        let read = async {
             let parameters = parameters.iter().map(|(value, kind)| (*value, kind.clone()));
-            let mut rows = pin!(connection.query_typed_raw(statement, parameters).await?);
+            let mut rows = pin!(session.client().query_typed_raw(statement, parameters).await?);
             while let Some(row) = rows.next().await {
                 each(row?)?;
             }
-            connection.batch_execute("COMMIT").await
+            Ok(())
         };
-        let done = bounded(doing, bound, run).await;
-        if done.is_err() {
-            drop(Object::take(connection));
-        }
-        done
+        session.run(doing, bound, "READ ONLY", read).await
     }
 }
 
-/// One connection, for a command that does its work and ends.
+/// A connection for one transaction after another: of the pool, or of a command's own.
 #[derive(Debug)]
 pub struct Session {
-    client: Client,
-    driver: JoinHandle<()>,
+    connection: Connection,
+    /// Set while a transaction runs, and left so when it failed or was abandoned: the connection may still be busy, or in
+    /// the transaction, and is thrown away.
+    broken: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Connection {
+    /// `None` only while the session is dropped.
+    Pooled(Option<Object>),
+    Own {
+        client: Client,
+        driver: JoinHandle<()>,
+    },
 }
 
 impl Session {
-    /// Connects.
+    /// Connects, for a command that does its work and ends.
     ///
     /// # Errors
     /// Nobody answers in time, or the server refuses.
@@ -103,17 +123,23 @@ impl Session {
         };
         // A connection that breaks shows in the statement that runs on it; here there is nobody to tell.
         let driver = tokio::spawn(async { drop(connection.await) });
-        Ok(Self { client, driver })
+        Ok(Self { connection: Connection::Own { client, driver }, broken: AtomicBool::new(false) })
     }
 
-    /// The connection, for statements that take no lock and little time.
+    /// What statements are sent with, within a transaction.
+    ///
+    /// # Panics
+    /// Never: a pooled connection is given back only when the session is dropped.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
+        match &self.connection {
+            Connection::Pooled(connection) => connection.as_ref().expect("held until the session is dropped"),
+            Connection::Own { client, .. } => client,
+        }
     }
 
-    /// Runs `work` in a transaction, commits it, and rolls it back when it fails. Statements and locks are bounded by
-    /// `bound` on the server, the whole a little later here.
+    /// Runs `work` in a transaction and commits it. Statements and locks are bounded by `bound` on the server, the whole
+    /// a little later here. After a failure the session is done with; the server rolls back when the connection goes.
     ///
     /// # Errors
     /// What Postgres says, or no time.
@@ -123,46 +149,66 @@ impl Session {
         bound: Duration,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
-        let done = bounded(doing, bound, async {
-            self.client.batch_execute(&begin("READ WRITE", bound)).await?;
+        self.run(doing, bound, "READ WRITE", work).await
+    }
+
+    /// Runs a statement that Postgres allows in no transaction, as VACUUM.
+    ///
+    /// # Errors
+    /// What Postgres says, or no time.
+    pub async fn alone(&self, doing: &'static str, bound: Duration, statement: &str) -> Result<(), DbError> {
+        self.broken.store(true, Ordering::Relaxed);
+        timeout(bound, self.client().batch_execute(statement))
+            .await
+            .map_err(|_| DbError::of_kind(Kind::TimedOut, doing, silent(bound)))?
+            .map_err(|error| DbError::new(doing, &error))?;
+        self.broken.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn run<T>(
+        &self,
+        doing: &'static str,
+        bound: Duration,
+        access: &str,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, DbError> {
+        self.broken.store(true, Ordering::Relaxed);
+        let all = async {
+            self.client().batch_execute(&begin(access, bound)).await?;
             let value = work.await?;
-            self.client.batch_execute("COMMIT").await?;
+            self.client().batch_execute("COMMIT").await?;
             Ok(value)
-        })
-        .await;
-        if done.is_err() {
-            // Best effort: a session that cannot roll back is about to end, and the server then does it.
-            let _ = timeout(GRACE, self.client.batch_execute("ROLLBACK")).await;
-        }
-        done
+        };
+        let value = timeout(bound + GRACE, all)
+            .await
+            .map_err(|_| DbError::of_kind(Kind::TimedOut, doing, silent(bound + GRACE)))?
+            .map_err(|error: tokio_postgres::Error| DbError::new(doing, &error))?;
+        self.broken.store(false, Ordering::Relaxed);
+        Ok(value)
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.driver.abort();
+        match &mut self.connection {
+            Connection::Pooled(connection) if *self.broken.get_mut() => drop(connection.take().map(Object::take)),
+            Connection::Pooled(_) => {}
+            Connection::Own { driver, .. } => driver.abort(),
+        }
     }
 }
 
 /// BEGIN with the bounds of the transaction, in one round trip. A setting outside of it would leak to others through a
-/// transaction pooler. Compiling a statement of ours would take longer than running it.
+/// transaction pooler. Work for a client that has died is given up, so that its locks go to the
+/// next. Compiling a statement of ours would take longer than running it.
 fn begin(access: &str, bound: Duration) -> String {
     let bound = bound.as_millis();
     format!(
         "BEGIN {access}; SET LOCAL statement_timeout = {bound}; SET LOCAL lock_timeout = {bound}; \
-         SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL jit = off"
+         SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL client_connection_check_interval = 5000; \
+         SET LOCAL jit = off"
     )
-}
-
-async fn bounded<T>(
-    doing: &'static str,
-    bound: Duration,
-    run: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Result<T, DbError> {
-    match timeout(bound + GRACE, run).await {
-        Ok(done) => done.map_err(|error| DbError::new(doing, &error)),
-        Err(_) => Err(DbError::of_kind(Kind::TimedOut, doing, silent(bound + GRACE))),
-    }
 }
 
 fn silent(waited: Duration) -> String {

@@ -35,6 +35,12 @@ pub enum Kind {
     NotPopulated,
     /// The server is a standby.
     ReadOnly,
+    /// It ran into another transaction, and would succeed now.
+    Conflict,
+    /// The new rows are not unique: the data is at fault.
+    Duplicates,
+    /// The disk or the memory of the server is full.
+    Full,
     /// Anything else: what Postgres says is all there is to say.
     Other,
 }
@@ -56,9 +62,15 @@ impl Kind {
             | SqlState::INVALID_AUTHORIZATION_SPECIFICATION
             | SqlState::INVALID_CATALOG_NAME => Self::Credentials,
             SqlState::INSUFFICIENT_PRIVILEGE => Self::Privilege,
-            SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_FUNCTION | SqlState::UNDEFINED_COLUMN => Self::Missing,
+            SqlState::UNDEFINED_TABLE
+            | SqlState::UNDEFINED_FUNCTION
+            | SqlState::UNDEFINED_COLUMN
+            | SqlState::UNDEFINED_OBJECT => Self::Missing,
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => Self::NotPopulated,
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly,
+            SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict,
+            SqlState::CARDINALITY_VIOLATION | SqlState::UNIQUE_VIOLATION => Self::Duplicates,
+            SqlState::DISK_FULL | SqlState::OUT_OF_MEMORY => Self::Full,
             _ if state.code().starts_with("08") => Self::Unreachable,
             _ => Self::Other,
         }
@@ -76,8 +88,19 @@ impl Kind {
             Self::Missing => "Set up the database with: treemap migrate",
             Self::NotPopulated => "Fill the view with: treemap refresh (and see treemap status)",
             Self::ReadOnly => "This is a standby: DATABASE_URL has to name the primary.",
+            Self::Conflict => "Try again.",
+            Self::Duplicates => "Rows are repeated where they must not be: look at the data that was loaded last.",
+            Self::Full => "Make room on the database server.",
             Self::Other => "",
         }
+    }
+}
+
+impl Kind {
+    /// Whether it passes by itself, within seconds or minutes.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        matches!(self, Self::Unreachable | Self::TimedOut | Self::Locked | Self::Conflict)
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
 //! - [`grpc`]: a request from proto to domain to read model to wire, and the mapping to gRPC status
 //! - [`listen`], [`reload`]: notice that the view changed; load the read model again
+//! - [`refresher`], [`schedule`]: decide when the view is refreshed
 //! - [`load`], [`sample`], [`migrate`], [`refresh`], [`status`]: what the other commands do
 //! - [`store`]: every statement of the serving path
 //! - [`read_model`]: the answers, encoded and ready to be sliced, and how fresh they are
@@ -16,7 +17,7 @@
 //! - [`error`]: what can go wrong with the database, by what to do about it
 //!
 //! A request goes `grpc` → `treemap` → `read_model` → `grpc::codec`; it meets the database only when no model has been
-//! loaded yet, and then it waits. A refresh goes `refresh` → `refresh_treemap_data()` in Postgres → NOTIFY → `listen` →
+//! loaded yet, and then it waits. A refresh goes `refresher` → `refresh` → `refresh_treemap_data()` in Postgres → NOTIFY → `listen` →
 //! `reload` → `store` → `read_model`.
 
 pub mod app;
@@ -31,8 +32,10 @@ pub mod load;
 pub mod migrate;
 pub mod read_model;
 pub mod refresh;
+pub mod refresher;
 pub mod reload;
 pub mod sample;
+pub mod schedule;
 pub mod status;
 pub mod store;
 pub mod treemap;

@@ -54,7 +54,7 @@ pub async fn down(session: &Session) -> Result<(), DbError> {
 /// The catalog cannot be read.
 pub async fn differences(session: &Session) -> Result<Vec<String>, DbError> {
     const STATEMENT: &str = include_str!("sql/drift.sql");
-    let bodies = [quoted("$view$"), quoted("$refresh$"), quoted("$ranked$")];
+    let bodies = [quoted("$view$"), quoted("$refresh$"), quoted("$ranked$"), quoted("$state$")];
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         bodies.iter().map(|body| (body as &(dyn ToSql + Sync), Type::TEXT)).collect();
     session

@@ -16,18 +16,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::{
+    config::Tolerance,
     proto::stocks::v1alpha1::TreemapShortPosition,
     treemap::{Limit, Period, Request, ViewMode},
 };
-
-/// How old an answer may be before it is called stale.
-#[derive(Debug, Clone, Copy)]
-pub struct Tolerance {
-    /// Since the view was refreshed.
-    pub view: Duration,
-    /// Since the newest report in the view, counted from the start of its day in UTC.
-    pub data: Duration,
-}
 
 /// When the view was refreshed and how far its reports reach. `None` where the view has no rows to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,38 +2,73 @@
 
 use std::time::Duration;
 
-use jiff::civil::Date;
+use jiff::{Timestamp, civil::Date};
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::{db::Session, error::DbError};
 
 /// A refresh takes a second, but may first wait for another, or be slow on a busy server.
 const BOUND: Duration = Duration::from_secs(900);
+/// Cleaning up after it takes some milliseconds.
+const VACUUM: Duration = Duration::from_secs(60);
 
-/// What a refresh came to.
-#[derive(Debug)]
-pub struct Refreshed {
-    /// Rows of the view.
-    pub rows: i64,
-    /// The anchor: the newest report.
-    pub data_date: Option<Date>,
-    /// How long it took, in seconds, without waiting for another.
-    pub seconds: f64,
+/// Why a refresh is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody wants it now.
+    ByHand,
+    /// The schedule's tick: done once, by whichever replica comes first.
+    Tick(Timestamp),
+    /// The source tables have changed: done once for a change.
+    SourceChanged,
 }
 
-/// Refreshes now, after whatever refresh is running. Readers of the view do not wait.
+/// What came of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The view was refreshed.
+    Refreshed {
+        /// Rows of the view.
+        rows: i64,
+        /// The anchor: the newest report.
+        data_date: Option<Date>,
+        /// How long it took, in seconds, without waiting for another.
+        seconds: f64,
+    },
+    /// Another refresh has served the same reason.
+    AlreadyDone,
+}
+
+/// Refreshes, after whatever refresh is running, and leaves the view without dead rows. Readers of the view do not wait.
 ///
 /// # Errors
 /// What Postgres says; the view is as it was then.
-pub async fn refresh_now(session: &Session) -> Result<Refreshed, DbError> {
-    const STATEMENT: &str = "SELECT row_count, data_date, seconds FROM public.refresh_treemap_data()";
-    session
+pub async fn refresh_once(session: &Session, reason: Reason, who: Option<&str>) -> Result<Outcome, DbError> {
+    const STATEMENT: &str =
+        "SELECT outcome, row_count, data_date, seconds FROM public.refresh_treemap_data($1, $2, $3)";
+    let tick = if let Reason::Tick(tick) = reason { Some(tick) } else { None };
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&tick, Type::TIMESTAMPTZ), (&who, Type::TEXT), (&(reason == Reason::SourceChanged), Type::BOOL)];
+    let outcome = session
         .transaction("refresh the view", BOUND, async {
-            let row = session.client().query_typed_one(STATEMENT, &[]).await?;
-            Ok(Refreshed {
+            let row = session.client().query_typed_one(STATEMENT, &parameters).await?;
+            if row.try_get::<_, &str>("outcome")? != "refreshed" {
+                return Ok(Outcome::AlreadyDone);
+            }
+            Ok(Outcome::Refreshed {
                 rows: row.try_get("row_count")?,
                 data_date: row.try_get("data_date")?,
                 seconds: row.try_get("seconds")?,
             })
         })
-        .await
+        .await?;
+    if let Outcome::Refreshed { .. } = outcome {
+        // Every row has just been written anew. Autovacuum would come within a minute, but refreshes may come faster; and
+        // the ranked queries read only the index once the old rows are gone. Without the right to it, it is skipped.
+        let vacuum = "VACUUM (SKIP_LOCKED) public.mv_treemap_data";
+        if let Err(error) = session.alone("vacuum the view", VACUUM, vacuum).await {
+            tracing::debug!("{error}");
+        }
+    }
+    Ok(outcome)
 }

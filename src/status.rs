@@ -1,125 +1,123 @@
 //! The state of the view, and whether it is fit to be served.
 
-use std::time::{Duration, SystemTime};
+mod contents;
 
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use std::{collections::HashMap, time::SystemTime};
 
+use jiff::{
+    SignedDuration, Timestamp,
+    civil::{Date, Weekday},
+    tz::TimeZone,
+};
+use serde_json::{Value, json};
+
+pub use self::contents::{Contents, Refresh, View};
 use crate::{
+    config::{Clock, Tolerance},
     db::Session,
     error::DbError,
     migrate,
-    read_model::{Freshness, Tolerance},
-    treemap::Period,
 };
 
-const BOUND: Duration = Duration::from_secs(30);
-
-/// What the view holds, or why it holds nothing.
+/// All that `treemap status` tells.
 #[derive(Debug)]
-pub enum View {
-    /// There is no materialized view of that name.
-    Missing,
-    /// It is there without the log of its refreshes: published before this service, and to be migrated.
-    Foreign,
-    /// It was never filled: a restored schema, for one.
-    Unpopulated,
-    /// It can be read.
-    Populated(Contents),
+pub struct Status {
+    /// What the view holds.
+    pub view: View,
+    /// The newest refreshes, newest first.
+    pub refreshes: Vec<Refresh>,
+    /// When the schedule refreshes next; `None` when it is switched off.
+    pub next_tick: Option<Timestamp>,
+    /// How many trading days the newest report lies behind today.
+    pub lag: Option<usize>,
+    /// What ops should act upon, as sentences; empty when all is well.
+    pub problems: Vec<String>,
 }
 
-/// The contents of a populated view.
-#[derive(Debug)]
-pub struct Contents {
-    /// Rows over all periods.
-    pub rows: i64,
-    /// Distinct industries.
-    pub industries: i64,
-    /// Stocks of each period that has any, shortest first.
-    pub periods: Vec<(String, i64)>,
-    /// When it was refreshed, and up to which report.
-    pub freshness: Freshness,
-}
-
-impl View {
-    /// Reads the view's state.
+impl Status {
+    /// Reads everything.
     ///
     /// # Errors
-    /// The database is out of reach, or the role may not read the view.
-    pub async fn read(session: &Session) -> Result<Self, DbError> {
-        const POPULATED: &str = "SELECT relispopulated, to_regclass('public.treemap_refreshes') IS NULL \
-            FROM pg_catalog.pg_class WHERE oid = to_regclass('public.mv_treemap_data') AND relkind = 'm'";
-        const CONTENTS: &str = include_str!("sql/view_state.sql");
-        session
-            .transaction("read the state of the view", BOUND, async {
-                let Some(row) = session.client().query_typed_opt(POPULATED, &[]).await? else {
-                    return Ok(Self::Missing);
-                };
-                if row.try_get::<_, bool>(1)? {
-                    return Ok(Self::Foreign);
-                }
-                if !row.try_get::<_, bool>(0)? {
-                    return Ok(Self::Unpopulated);
-                }
-                let row = session.client().query_typed_one(CONTENTS, &[]).await?;
-                let names: Vec<String> = row.try_get("periods")?;
-                let stocks: Vec<i64> = row.try_get("stocks")?;
-                let mut periods: Vec<_> = names.into_iter().zip(stocks).collect();
-                periods.sort_by_key(|(name, _)| Period::of_name(name).map_or(usize::MAX, Period::index));
-                Ok(Self::Populated(Contents {
-                    rows: row.try_get("rows")?,
-                    industries: row.try_get("industries")?,
-                    periods,
-                    freshness: Freshness {
-                        last_refreshed: row.try_get("last_refreshed")?,
-                        data_date: row.try_get("data_date")?,
-                    },
-                }))
+    /// The database is out of reach, or the role may not read what it has to.
+    pub async fn read(session: &Session, tolerance: Tolerance, clock: &Clock) -> Result<Self, DbError> {
+        let view = View::read(session).await?;
+        let refreshes =
+            if let View::Missing | View::Foreign = view { Vec::new() } else { Refresh::newest(session).await? };
+        let mut problems = migrate::differences(session).await?;
+        if !problems.is_empty() {
+            problems.push("mend the above with: treemap migrate".into());
+        }
+        match &view {
+            // Named by the differences already.
+            View::Missing | View::Foreign => {}
+            View::Unpopulated => problems.push("the view was never filled; fill it with: treemap refresh".into()),
+            View::Populated(contents) => problems.extend(staleness(contents, tolerance)),
+        }
+        let now = Timestamp::now();
+        let today = now.to_zoned(clock.zone.clone()).date();
+        let lag =
+            view.contents().and_then(|contents| contents.freshness.data_date).map(|date| trading_days(date, today));
+        let next_tick = clock.schedule.as_ref().and_then(|schedule| schedule.next(now));
+        Ok(Self { view, refreshes, next_tick, lag, problems })
+    }
+
+    /// The same for machines.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let contents = self.view.contents();
+        let freshness = contents.map(|contents| contents.freshness).unwrap_or_default();
+        let text = |instant: Option<Timestamp>| instant.map(|instant| instant.to_string());
+        let date = |date: Option<Date>| date.map(|date| date.to_string());
+        let refreshes = self.refreshes.iter().map(|refresh| {
+            json!({
+                "id": refresh.id,
+                "tick": text(refresh.tick),
+                "started_at": refresh.started_at.to_string(),
+                "seconds": refresh.seconds(),
+                "rows": refresh.rows,
+                "data_date": date(refresh.data_date),
+                "who": refresh.who,
             })
-            .await
+        });
+        json!({
+            "well": self.problems.is_empty(),
+            "problems": self.problems,
+            "view": self.view.state(),
+            "rows": contents.map(|contents| contents.rows),
+            "industries": contents.map(|contents| contents.industries),
+            "periods": contents.map(|contents| contents.periods.iter().cloned().collect::<HashMap<_, _>>()),
+            "last_refreshed": text(freshness.last_refreshed),
+            "age_seconds": freshness.last_refreshed.map(|instant| age(instant).as_secs()),
+            "data_date": date(freshness.data_date),
+            "data_lag_trading_days": self.lag,
+            "next_tick": text(self.next_tick),
+            "refreshes": refreshes.collect::<Vec<_>>(),
+        })
     }
 }
 
-/// Everything that ops should act upon, as sentences; empty when all is well.
-///
-/// # Errors
-/// The database is out of reach.
-pub async fn problems(session: &Session, view: &View, tolerance: Tolerance) -> Result<Vec<String>, DbError> {
-    let mut problems = migrate::differences(session).await?;
-    if !problems.is_empty() {
-        problems.push("mend the above with: treemap migrate".into());
+fn staleness(contents: &Contents, tolerance: Tolerance) -> Vec<String> {
+    let (Some(refreshed), Some(data_date)) = (contents.freshness.last_refreshed, contents.freshness.data_date) else {
+        return vec!["the view holds no stocks; load reports and a company list, then: treemap refresh".into()];
+    };
+    let allowed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    let mut stale = Vec::new();
+    let view_age = age(refreshed);
+    if view_age > allowed(tolerance.view) {
+        stale.push(format!(
+            "the view was last refreshed {} ago, and may be {} old; refresh it with: treemap refresh",
+            words(view_age),
+            words(allowed(tolerance.view))
+        ));
     }
-    match view {
-        // Named by the differences already.
-        View::Missing | View::Foreign => {}
-        View::Unpopulated => problems.push("the view was never filled; fill it with: treemap refresh".into()),
-        View::Populated(contents) => problems.extend(contents.staleness(tolerance)),
+    if let Some(data_age) = data_age(data_date).filter(|age| *age > allowed(tolerance.data)) {
+        stale.push(format!(
+            "the newest report is of {data_date}, {} ago, and may be {} old; load newer ones with: treemap load shorts",
+            words(data_age),
+            words(allowed(tolerance.data))
+        ));
     }
-    Ok(problems)
-}
-
-impl Contents {
-    fn staleness(&self, tolerance: Tolerance) -> Vec<String> {
-        let mut stale = Vec::new();
-        let (Some(refreshed), Some(data_date)) = (self.freshness.last_refreshed, self.freshness.data_date) else {
-            return vec!["the view holds no stocks; load reports and a company list, then: treemap refresh".into()];
-        };
-        let view_age = age(refreshed);
-        if view_age > signed(tolerance.view) {
-            stale.push(format!(
-                "the view was last refreshed {} ago, and may be {} old; refresh it with: treemap refresh",
-                words(view_age),
-                words(signed(tolerance.view))
-            ));
-        }
-        if let Some(data_age) = data_age(data_date).filter(|age| *age > signed(tolerance.data)) {
-            stale.push(format!(
-                "the newest report is of {data_date}, {} ago, and may be {} old; load newer ones with: treemap load shorts",
-                words(data_age),
-                words(signed(tolerance.data))
-            ));
-        }
-        stale
-    }
+    stale
 }
 
 /// The time since `instant`.
@@ -134,8 +132,12 @@ pub fn data_age(date: Date) -> Option<SignedDuration> {
     date.to_zoned(TimeZone::UTC).ok().map(|day| age(day.timestamp()))
 }
 
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+/// The weekdays after `date` until `today`, both in the exchange's zone. Public holidays are counted: nobody tells us of
+/// them.
+#[must_use]
+pub fn trading_days(date: Date, today: Date) -> usize {
+    let days = date.series(jiff::ToSpan::days(1)).skip(1).take_while(|day| *day <= today);
+    days.filter(|day| !matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday)).count()
 }
 
 /// A duration in its largest fitting unit, as a person would say it.
@@ -147,5 +149,22 @@ pub fn words(duration: SignedDuration) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn the_lag_counts_weekdays() {
+        let friday = date(2026, 11, 20);
+        assert_eq!(trading_days(friday, friday), 0);
+        assert_eq!(trading_days(friday, date(2026, 11, 22)), 0);
+        assert_eq!(trading_days(friday, date(2026, 11, 23)), 1);
+        assert_eq!(trading_days(friday, date(2026, 11, 30)), 6);
+        assert_eq!(trading_days(friday, date(2026, 11, 19)), 0, "a report of tomorrow is not behind");
     }
 }

@@ -6,10 +6,11 @@ use jiff::{Timestamp, civil::Date};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
+    config::Tolerance,
     db::Db,
     error::DbError,
     proto::stocks::v1alpha1::TreemapShortPosition,
-    read_model::{Builder, Freshness, Model, Tolerance},
+    read_model::{Builder, Freshness, Model},
     treemap::{Limit, Period, ViewMode},
 };
 

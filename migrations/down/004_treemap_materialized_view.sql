@@ -1,11 +1,12 @@
--- Rolls back 004: drops the view, the refresh log and the two functions. The source tables and their indexes stay.
+-- Rolls back 004: drops the view, the refresh log and the functions. The source tables and their indexes stay.
 -- Run by `treemap migrate --down`. Fails, changing nothing, when another object depends on the view.
 
 DO $$
 BEGIN
     DROP MATERIALIZED VIEW IF EXISTS public.mv_treemap_data RESTRICT;
     DROP FUNCTION IF EXISTS public.get_treemap_data(text, integer, text);
-    DROP FUNCTION IF EXISTS public.refresh_treemap_data(timestamptz, text);
+    DROP FUNCTION IF EXISTS public.refresh_treemap_data(timestamptz, text, boolean);
+    DROP FUNCTION IF EXISTS public.treemap_source_state();
     DROP TABLE IF EXISTS public.treemap_refreshes;
 END
 $$;

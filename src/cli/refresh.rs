@@ -1,9 +1,19 @@
 use std::process::ExitCode;
 
-use super::{status::summary, table};
-use crate::{config::DatabaseArgs, db::Session, refresh::refresh_now, status::View};
+use super::{
+    status::{print_log, summary},
+    table,
+};
+use crate::{
+    config::DatabaseArgs,
+    db::Session,
+    refresh::{Outcome, Reason, refresh_once},
+    status::{Refresh as Logged, View},
+};
 
 /// Refresh the view now, and show it before and after
+///
+/// The exit code is 0 when the view was refreshed, 1 when it was not, and 2 when the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Refresh {
     #[command(flatten)]
@@ -14,14 +24,17 @@ impl Refresh {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let session = Session::connect(&self.database.check()?).await?;
         let before = View::read(&session).await?;
-        let refreshed = refresh_now(&session).await?;
+        let outcome = refresh_once(&session, Reason::ByHand, None).await?;
         let after = View::read(&session).await?;
         let mut rows = vec![vec![String::new(), "before".into(), "after".into()]];
         for ((name, before), (_, after)) in summary(&before).into_iter().zip(summary(&after)) {
             rows.push(vec![name.into(), before, after]);
         }
         table::print(&rows);
-        println!("refreshed {} rows in {:.2} s", refreshed.rows, refreshed.seconds);
+        print_log(&Logged::newest(&session).await?);
+        if let Outcome::Refreshed { rows, seconds, .. } = outcome {
+            println!("\nrefreshed {rows} rows in {seconds:.2} s");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,72 +2,108 @@ use std::process::ExitCode;
 
 use super::table;
 use crate::{
-    config::{DatabaseArgs, ToleranceArgs},
+    config::{Clock, DatabaseArgs, ScheduleArgs, ToleranceArgs},
     db::Session,
-    status::{View, age, data_age, problems, words},
+    status::{Contents, Refresh, Status as State, View, age, data_age, words},
 };
 
-/// Show how fresh the view is and whether it is as it should be; exit with 1 if not
+/// Show how fresh the view is and whether it is as it should be
+///
+/// The exit code is 0 when all is well, 1 when something is to be mended or the state cannot be read, and 2 when the
+/// command line is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Status {
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
     tolerance: ToleranceArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    /// Print JSON, for machines
+    #[arg(long)]
+    json: bool,
 }
 
 impl Status {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let tolerance = self.tolerance.check()?;
+        let clock = self.schedule.check()?;
         let session = Session::connect(&self.database.check()?).await?;
-        let view = View::read(&session).await?;
-        let rows: Vec<_> = summary(&view).into_iter().map(|(name, value)| vec![name.into(), value]).collect();
-        table::print(&rows);
-        let problems = problems(&session, &view, tolerance).await?;
-        if problems.is_empty() {
-            println!("\nall is well");
-            return Ok(ExitCode::SUCCESS);
+        let status = State::read(&session, tolerance, &clock).await?;
+        if self.json {
+            println!("{:#}", status.json());
+        } else {
+            print(&status, &clock);
         }
+        Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn print(status: &State, clock: &Clock) {
+    let mut rows: Vec<_> = summary(&status.view).into_iter().map(|(name, value)| vec![name.into(), value]).collect();
+    let lag = status.lag.map_or_else(|| "-".into(), |days| format!("{days} trading days"));
+    rows.push(vec!["data lag".into(), lag]);
+    let next = status.next_tick.map_or_else(
+        || "never: the schedule is off".into(),
+        |tick| format!("{}, in {}", tick.to_zoned(clock.zone.clone()), words(-age(tick))),
+    );
+    rows.push(vec!["next tick".into(), next]);
+    table::print(&rows);
+    print_log(&status.refreshes);
+    if status.problems.is_empty() {
+        println!("\nall is well");
+    } else {
         println!("\nto be mended:");
-        for problem in problems {
+        for problem in &status.problems {
             println!("- {problem}");
         }
-        Ok(ExitCode::FAILURE)
     }
+}
+
+/// The newest refreshes as a table; nothing when there are none.
+pub fn print_log(refreshes: &[Refresh]) {
+    if refreshes.is_empty() {
+        return;
+    }
+    let mut rows = vec![["refreshed", "for", "seconds", "rows", "data date", "by"].map(String::from).to_vec()];
+    rows.extend(refreshes.iter().map(|refresh| {
+        vec![
+            format!("{:.0}", refresh.finished_at),
+            refresh.tick.map_or_else(|| "-".into(), |tick| format!("{tick:.0}")),
+            format!("{:.2}", refresh.seconds()),
+            refresh.rows.to_string(),
+            refresh.data_date.map_or_else(|| "-".into(), |date| date.to_string()),
+            refresh.who.clone(),
+        ]
+    }));
+    println!();
+    table::print(&rows);
 }
 
 /// The view's state as names and values; the same names whatever the state.
 pub fn summary(view: &View) -> [(&'static str, String); 6] {
-    let none = || "-".to_owned();
-    let (state, contents) = match view {
-        View::Missing => ("missing", None),
-        View::Foreign => ("not migrated", None),
-        View::Unpopulated => ("never filled", None),
-        View::Populated(contents) => ("populated", Some(contents)),
+    let of =
+        |value: &dyn Fn(&Contents) -> Option<String>| view.contents().and_then(value).unwrap_or_else(|| "-".into());
+    let periods = |contents: &Contents| {
+        let periods: Vec<_> = contents.periods.iter().map(|(name, stocks)| format!("{name} {stocks}")).collect();
+        (!periods.is_empty()).then(|| periods.join(", "))
     };
-    let of = |value: &dyn Fn(&crate::status::Contents) -> Option<String>| contents.and_then(value).unwrap_or_else(none);
     [
-        ("view", state.into()),
-        ("rows", of(&|c| Some(c.rows.to_string()))),
-        (
-            "periods",
-            of(&|c| {
-                let periods: Vec<_> = c.periods.iter().map(|(name, stocks)| format!("{name} {stocks}")).collect();
-                (!periods.is_empty()).then(|| periods.join(", "))
-            }),
-        ),
-        ("industries", of(&|c| Some(c.industries.to_string()))),
+        ("view", view.state().into()),
+        ("rows", of(&|contents| Some(contents.rows.to_string()))),
+        ("periods", of(&periods)),
+        ("industries", of(&|contents| Some(contents.industries.to_string()))),
         (
             "data date",
-            of(&|c| {
-                let date = c.freshness.data_date?;
+            of(&|contents| {
+                let date = contents.freshness.data_date?;
                 Some(format!("{date}, {} ago", words(data_age(date)?)))
             }),
         ),
         (
             "last refreshed",
-            of(&|c| {
-                let refreshed = c.freshness.last_refreshed?;
+            of(&|contents| {
+                let refreshed = contents.freshness.last_refreshed?;
                 Some(format!("{refreshed:.0}, {} ago", words(age(refreshed))))
             }),
         ),

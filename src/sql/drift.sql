@@ -1,5 +1,6 @@
 -- What differs between this database and the migrations of this binary, as sentences; no row when nothing does.
--- $1: the view's definition, $2 and $3: the bodies of refresh_treemap_data and get_treemap_data, as migration 004 has them.
+-- $1: the view's definition; $2 to $4: the bodies of refresh_treemap_data, get_treemap_data and treemap_source_state, as
+-- migration 004 has them.
 WITH source (relation, columns) AS (
     VALUES ('public.shorts', ARRAY['DATE', 'PRODUCT', 'PRODUCT_CODE', 'REPORTED_SHORT_POSITIONS', 'TOTAL_PRODUCT_IN_ISSUE',
             'PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS']),
@@ -49,6 +50,7 @@ WHERE NOT EXISTS (
         AND (wanted.name <> 'idx_mv_treemap_unique' OR i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL))
 UNION ALL
 SELECT format('function %s is missing or another than this version''s', wanted.signature)
-FROM (VALUES ('public.refresh_treemap_data(timestamptz, text)', $2), ('public.get_treemap_data(text, integer, text)', $3))
+FROM (VALUES ('public.refresh_treemap_data(timestamptz, text, boolean)', $2),
+        ('public.get_treemap_data(text, integer, text)', $3), ('public.treemap_source_state()', $4))
     AS wanted (signature, body)
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid = to_regprocedure(wanted.signature) AND prosrc = wanted.body)

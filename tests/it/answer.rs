@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use industry_treemap::{
+    config::Tolerance,
     proto::stocks::v1alpha1::{IndustryTreeMap, TreemapShortPosition},
-    read_model::{Answer, Builder, Freshness, Model, Tolerance},
+    read_model::{Answer, Builder, Freshness, Model},
     treemap::{Period, Request, ViewMode},
 };
 use proptest::prelude::*;

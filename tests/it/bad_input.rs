@@ -103,6 +103,11 @@ fn every_wrong_setting_of_the_server_is_told_at_once() {
         ("TREEMAP_POLL_INTERVAL", "often"),
         ("TREEMAP_MAX_AGE", "old"),
         ("TREEMAP_MAX_DATA_AGE", "0s"),
+        ("TREEMAP_REFRESH_SCHEDULE", "0 9 31 2 *"),
+        ("TREEMAP_REFRESH_TIMEZONE", "Sydney"),
+        ("TREEMAP_SOURCE_INTERVAL", "sometimes"),
+        ("TREEMAP_SOURCE_QUIET", "-1s"),
+        ("TREEMAP_SOURCE_LONGEST_WAIT", ""),
     ];
     let ran = run(command(&["serve"]).envs(settings)).exits(1);
     for (setting, _) in settings {

@@ -177,7 +177,7 @@ fn supabases_public_roles_are_shut_out_and_its_service_role_is_let_in() {
     let may = |role: &str| {
         database.psql(&format!(
             "SELECT has_table_privilege('{role}', 'mv_treemap_data', 'SELECT'), has_table_privilege('{role}', 'treemap_refreshes', 'SELECT'), \
-             has_function_privilege('{role}', 'refresh_treemap_data(timestamptz, text)', 'EXECUTE'), \
+             has_function_privilege('{role}', 'refresh_treemap_data(timestamptz, text, boolean)', 'EXECUTE'), \
              has_function_privilege('{role}', 'get_treemap_data(text, integer, text)', 'EXECUTE')"
         ))
     };

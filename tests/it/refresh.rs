@@ -102,7 +102,7 @@ async fn readers_do_not_wait_for_a_refresh() {
 fn a_view_that_is_missing_or_cannot_be_refreshed_is_named_with_what_mends_it() {
     let database = Database::with_sample();
     database.psql("DROP INDEX idx_mv_treemap_unique");
-    treemap(&database, &["refresh"]).exits(1).says(&["cannot refresh materialized view", "concurrently"]);
+    treemap(&database, &["refresh"]).exits(1).says(&["has no usable unique index", "treemap migrate"]);
     database.psql("DROP MATERIALIZED VIEW mv_treemap_data");
     treemap(&database, &["refresh"]).exits(1).says(&["mv_treemap_data does not exist", "treemap migrate"]);
     treemap(&Database::empty(), &["refresh"]).exits(1).says(&["refresh_treemap_data", "treemap migrate"]);

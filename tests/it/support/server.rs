@@ -29,7 +29,17 @@ impl Server {
         Self::start_with(&database.url(), &[]).await
     }
 
+    /// Starts a server with more arguments. It refreshes nothing by itself: a test that wants that says so.
     pub async fn start_with(database_url: &str, arguments: &[&str]) -> Self {
+        Self::refreshing(
+            database_url,
+            &[&["--refresh-schedule", "off", "--source-interval", "off"], arguments].concat(),
+        )
+        .await
+    }
+
+    /// Starts a server that refreshes as the arguments say.
+    pub async fn refreshing(database_url: &str, arguments: &[&str]) -> Self {
         let mut command = treemap::command(&["serve", "--listen-addr", "127.0.0.1:0"]);
         command.args(arguments).env("DATABASE_URL", database_url).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();

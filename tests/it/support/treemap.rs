@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use super::database::Database;
 
 /// Every setting that a developer's shell might carry into a test.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 14] = [
     "DATABASE_URL",
     "DATABASE_URL_FILE",
     "LISTEN_DATABASE_URL",
@@ -16,6 +16,10 @@ const SETTINGS: [&str; 10] = [
     "TREEMAP_MAX_DATA_AGE",
     "TREEMAP_POLL_INTERVAL",
     "TREEMAP_REFRESH_SCHEDULE",
+    "TREEMAP_REFRESH_TIMEZONE",
+    "TREEMAP_SOURCE_INTERVAL",
+    "TREEMAP_SOURCE_LONGEST_WAIT",
+    "TREEMAP_SOURCE_QUIET",
 ];
 
 /// The binary, with no setting but those that a test gives it.

@@ -1,0 +1,159 @@
+//! Decides when the view is refreshed: at each tick of the schedule, for a tick that was missed, and when the source tables
+//! have changed. How often that comes to a refresh over all replicas, Postgres decides: `refresh_treemap_data()` runs once per
+//! tick and once per change.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{
+    backoff::Backoff,
+    config::{Policy, Sources},
+    db::Db,
+    error::{DbError, Kind},
+    refresh::{Outcome, Reason, refresh_once},
+};
+
+/// The longest sleep: a clock that was set, or a machine that slept, is noticed this soon.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// A look reads two counters and a row of the log.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A change of the source that no refresh has seen yet.
+#[derive(Debug, PartialEq)]
+struct Change {
+    state: Option<String>,
+    first_seen: Instant,
+    last_changed: Instant,
+}
+
+/// Refreshes by `policy` for ever, signing the log as `who`. A failed step is told once per cause, and tried again.
+pub async fn keep_fresh(db: Db, policy: Policy, who: String) {
+    let mut refresher = Refresher { db, policy, who, handled: None, change: None, next_look: Instant::now() };
+    let mut trouble: Option<(Instant, String)> = None;
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+    loop {
+        let pause = match refresher.step().await {
+            Ok(()) => {
+                if let Some((since, _)) = trouble.take() {
+                    tracing::info!(seconds = since.elapsed().as_secs(), "refreshes work again");
+                }
+                backoff.reset();
+                refresher.pause(Timestamp::now())
+            }
+            Err(error) => {
+                let words = error.to_string();
+                if trouble.as_ref().is_none_or(|(_, told)| *told != words) {
+                    tracing::error!("the view is not refreshed, and this is tried again: {words}");
+                }
+                let since = trouble.map_or_else(Instant::now, |(since, _)| since);
+                trouble = Some((since, words));
+                // What passes by itself is worth asking for more often than what somebody has to mend.
+                let cap = if error.kind.passes() { Duration::from_secs(10) } else { Duration::from_secs(60) };
+                backoff.pause().min(cap)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+struct Refresher {
+    db: Db,
+    policy: Policy,
+    who: String,
+    /// The last tick that needs nothing more.
+    handled: Option<Timestamp>,
+    change: Option<Change>,
+    next_look: Instant,
+}
+
+impl Refresher {
+    /// Does what is due now.
+    async fn step(&mut self) -> Result<(), DbError> {
+        if let Some(due) = self.policy.schedule.as_ref().and_then(|schedule| schedule.last_due(Timestamp::now()))
+            && self.handled < Some(due)
+        {
+            // At the start, a tick that came while nobody was there counts only if the view is older.
+            if self.handled.is_some() || self.view_is_older_than(due).await? {
+                self.refresh(Reason::Tick(due)).await?;
+            }
+            self.handled = Some(due);
+        }
+        if let Some(sources) = self.policy.sources
+            && self.next_look <= Instant::now()
+        {
+            if self.change_is_ripe(sources).await? {
+                self.refresh(Reason::SourceChanged).await?;
+                self.change = None;
+            }
+            self.next_look = Instant::now() + sources.interval;
+        }
+        Ok(())
+    }
+
+    /// How long nothing is due.
+    fn pause(&self, now: Timestamp) -> Duration {
+        let next_tick = self.policy.schedule.as_ref().and_then(|schedule| schedule.next(now));
+        let until_tick = next_tick.and_then(|tick| Duration::try_from(tick.duration_since(now)).ok());
+        let until_look = self.policy.sources.map(|_| self.next_look.saturating_duration_since(Instant::now()));
+        [until_tick, until_look].into_iter().flatten().fold(LONGEST_SLEEP, Duration::min)
+    }
+
+    async fn refresh(&self, reason: Reason) -> Result<(), DbError> {
+        let session = self.db.session("refresh the view").await?;
+        match refresh_once(&session, reason, Some(&self.who)).await? {
+            Outcome::Refreshed { rows, data_date, seconds } => {
+                let why = match reason {
+                    Reason::Tick(tick) => format!("for the tick of {tick}"),
+                    Reason::SourceChanged => "because its source has changed".into(),
+                    Reason::ByHand => "by hand".into(),
+                };
+                let data_date = data_date.map(tracing::field::display);
+                tracing::info!(rows, data_date, seconds, "refreshed the view {why}");
+            }
+            Outcome::AlreadyDone => tracing::debug!(?reason, "another replica has refreshed the view"),
+        }
+        Ok(())
+    }
+
+    async fn view_is_older_than(&self, tick: Timestamp) -> Result<bool, DbError> {
+        const STATEMENT: &str = "SELECT max(last_refreshed) FROM public.mv_treemap_data";
+        let mut refreshed: Option<Timestamp> = None;
+        let read = self.db.rows("read the age of the view", LOOK, STATEMENT, &[], |row| {
+            refreshed = row.try_get(0)?;
+            Ok(())
+        });
+        match read.await {
+            Ok(()) => Ok(refreshed < Some(tick)),
+            // Restored without its rows, say: nobody can be reading it.
+            Err(error) if error.kind == Kind::NotPopulated => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the source, and tells whether a change has waited long enough.
+    async fn change_is_ripe(&mut self, sources: Sources) -> Result<bool, DbError> {
+        const STATEMENT: &str = "SELECT public.treemap_source_state(), \
+            (SELECT source_state FROM public.treemap_refreshes ORDER BY id DESC LIMIT 1)";
+        let mut states: (Option<String>, Option<String>) = (None, None);
+        self.db
+            .rows("look at the source tables", LOOK, STATEMENT, &[], |row| {
+                states = (row.try_get(0)?, row.try_get(1)?);
+                Ok(())
+            })
+            .await?;
+        let (state, refreshed) = states;
+        let now = Instant::now();
+        if state == refreshed {
+            self.change = None;
+            return Ok(false);
+        }
+        let change = self.change.get_or_insert_with(|| Change { state: None, first_seen: now, last_changed: now });
+        if change.state != state {
+            change.state = state;
+            change.last_changed = now;
+        }
+        Ok(now - change.last_changed >= sources.quiet || now - change.first_seen >= sources.longest_wait)
+    }
+}

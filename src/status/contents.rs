@@ -1,0 +1,144 @@
+//! What the view holds, and the log of its refreshes.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil::Date};
+
+use crate::{db::Session, error::DbError, read_model::Freshness, treemap::Period};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// What the view holds, or why it holds nothing.
+#[derive(Debug)]
+pub enum View {
+    /// There is no materialized view of that name.
+    Missing,
+    /// It is there without the log of its refreshes: published before this service, and to be migrated.
+    Foreign,
+    /// It was never filled: a restored schema, for one.
+    Unpopulated,
+    /// It can be read.
+    Populated(Contents),
+}
+
+/// The contents of a populated view.
+#[derive(Debug)]
+pub struct Contents {
+    /// Rows over all periods.
+    pub rows: i64,
+    /// Distinct industries.
+    pub industries: i64,
+    /// Stocks of each period that has any, shortest first.
+    pub periods: Vec<(String, i64)>,
+    /// When it was refreshed, and up to which report.
+    pub freshness: Freshness,
+}
+
+impl View {
+    /// Reads the view's state.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the role may not read the view.
+    pub async fn read(session: &Session) -> Result<Self, DbError> {
+        const POPULATED: &str = "SELECT relispopulated, to_regclass('public.treemap_refreshes') IS NULL \
+            FROM pg_catalog.pg_class WHERE oid = to_regclass('public.mv_treemap_data') AND relkind = 'm'";
+        const CONTENTS: &str = include_str!("../sql/view_state.sql");
+        session
+            .transaction("read the state of the view", BOUND, async {
+                let Some(row) = session.client().query_typed_opt(POPULATED, &[]).await? else {
+                    return Ok(Self::Missing);
+                };
+                if row.try_get::<_, bool>(1)? {
+                    return Ok(Self::Foreign);
+                }
+                if !row.try_get::<_, bool>(0)? {
+                    return Ok(Self::Unpopulated);
+                }
+                let row = session.client().query_typed_one(CONTENTS, &[]).await?;
+                let names: Vec<String> = row.try_get("periods")?;
+                let stocks: Vec<i64> = row.try_get("stocks")?;
+                let mut periods: Vec<_> = names.into_iter().zip(stocks).collect();
+                periods.sort_by_key(|(name, _)| Period::of_name(name).map_or(usize::MAX, Period::index));
+                Ok(Self::Populated(Contents {
+                    rows: row.try_get("rows")?,
+                    industries: row.try_get("industries")?,
+                    periods,
+                    freshness: Freshness {
+                        last_refreshed: row.try_get("last_refreshed")?,
+                        data_date: row.try_get("data_date")?,
+                    },
+                }))
+            })
+            .await
+    }
+
+    /// The state in a word or two.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Foreign => "not migrated",
+            Self::Unpopulated => "never filled",
+            Self::Populated(_) => "populated",
+        }
+    }
+
+    /// What it holds, if it can be read.
+    #[must_use]
+    pub const fn contents(&self) -> Option<&Contents> {
+        if let Self::Populated(contents) = self { Some(contents) } else { None }
+    }
+}
+
+/// A row of the log.
+#[derive(Debug)]
+pub struct Refresh {
+    /// Its number.
+    pub id: i64,
+    /// The scheduled instant that it was for; `None` by hand, and for a changed source.
+    pub tick: Option<Timestamp>,
+    /// When it began, after waiting for others.
+    pub started_at: Timestamp,
+    /// When it was done.
+    pub finished_at: Timestamp,
+    /// Rows of the view after it.
+    pub rows: i64,
+    /// The anchor then.
+    pub data_date: Option<Date>,
+    /// Who made it.
+    pub who: String,
+}
+
+impl Refresh {
+    /// The last five, newest first.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the role may not read the log.
+    pub async fn newest(session: &Session) -> Result<Vec<Self>, DbError> {
+        const STATEMENT: &str = "SELECT id, tick, started_at, finished_at, row_count, data_date, who \
+            FROM public.treemap_refreshes ORDER BY id DESC LIMIT 5";
+        session
+            .transaction("read the log of refreshes", BOUND, async {
+                let rows = session.client().query_typed(STATEMENT, &[]).await?;
+                let refresh = |row: &tokio_postgres::Row| {
+                    Ok(Self {
+                        id: row.try_get("id")?,
+                        tick: row.try_get("tick")?,
+                        started_at: row.try_get("started_at")?,
+                        finished_at: row.try_get("finished_at")?,
+                        rows: row.try_get("row_count")?,
+                        data_date: row.try_get("data_date")?,
+                        who: row.try_get("who")?,
+                    })
+                };
+                rows.iter().map(refresh).collect()
+            })
+            .await
+    }
+
+    /// How long it took, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.finished_at.duration_since(self.started_at).as_secs_f64()
+    }
+}
