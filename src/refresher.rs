@@ -149,7 +149,7 @@ impl Refresher {
             self.change = None;
             return Ok(false);
         }
-        let change = self.change.get_or_insert_with(|| Change { state: None, first_seen: now, last_changed: now });
+        let change = self.change.get_or_insert(Change { state: None, first_seen: now, last_changed: now });
         if change.state != state {
             change.state = state;
             change.last_changed = now;

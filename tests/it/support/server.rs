@@ -40,8 +40,13 @@ impl Server {
 
     /// Starts a server that refreshes as the arguments say.
     pub async fn refreshing(database_url: &str, arguments: &[&str]) -> Self {
-        let mut command = treemap::command(&["serve", "--listen-addr", "127.0.0.1:0"]);
-        command.args(arguments).env("DATABASE_URL", database_url).stderr(Stdio::piped());
+        Self::run(treemap::command(&[]), database_url, arguments).await
+    }
+
+    /// Starts a server by a command that ends with the binary.
+    pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
+        command.args(["serve", "--listen-addr", "127.0.0.1:0"]).args(arguments);
+        command.env("DATABASE_URL", database_url).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -67,7 +72,6 @@ impl Server {
         eventually("the server is ready", async || (self.health("").await == Ok("SERVING")).then_some(())).await;
     }
 
-    #[allow(dead_code, reason = "only the benchmarks look at its memory")]
     pub fn id(&self) -> u32 {
         self.process.id()
     }

@@ -1,0 +1,333 @@
+//! The background task: when it refreshes, how often over many replicas, and what it says when it cannot.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    database::Database,
+    eventually,
+    files::sample,
+    server::{Server, get},
+    treemap::{command, treemap},
+};
+
+const SOURCES: [&str; 6] = ["--refresh-schedule", "off", "--source-interval", "200ms", "--source-quiet", "500ms"];
+
+impl Database {
+    /// Makes each refresh take longer, at the point where it holds all its locks.
+    pub fn slow_down(&self, seconds: u32) {
+        self.psql(&format!(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END';
+             CREATE TRIGGER slow BEFORE INSERT ON treemap_refreshes FOR EACH ROW EXECUTE FUNCTION slow()"
+        ));
+    }
+
+    fn count(&self, of: &str) -> usize {
+        self.psql(&format!("SELECT count(*) FROM {of}")).parse().unwrap()
+    }
+
+    async fn has_refreshed(&self, more_than: usize) {
+        eventually("the view is refreshed", async || (self.count("treemap_refreshes") > more_than).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn five_replicas_with_skewed_clocks_refresh_once_per_tick() {
+    let database = Database::with_sample();
+    let schedule = ["--refresh-schedule", "*/2 * * * * *", "--source-interval", "off"];
+    let mut replicas = Vec::new();
+    // The fastest first: the ticks that it takes early are nobody else's, and those before it were never due to anyone.
+    for skew in ["+4s", "+1.5s", "+0s", "-1s", "-3s"] {
+        replicas.push(Server::with_clock(skew, &database.url(), &schedule).await);
+    }
+    let ticks = "treemap_refreshes WHERE tick IS NOT NULL";
+    let started = Instant::now();
+    eventually("ten ticks", async || (database.count(ticks) >= 10).then_some(())).await;
+    assert!(started.elapsed() > Duration::from_secs(10), "ten ticks take some twenty seconds");
+    drop(replicas);
+    let gaps = database.psql(
+        "SELECT count(*), count(DISTINCT tick), extract(epoch FROM max(tick) - min(tick)) / 2 + 1 \
+         FROM treemap_refreshes WHERE tick IS NOT NULL",
+    );
+    let numbers: Vec<f64> = gaps.split('|').map(|number| number.parse().unwrap()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits()), "one refresh for each tick: {gaps}");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_killed_in_mid_refresh_is_replaced_by_the_next() {
+    let database = Database::with_sample();
+    database.slow_down(2);
+    let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
+    let first = Server::refreshing(&database.url(), &schedule).await;
+    let waits = |event: &str| {
+        database.psql(&format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{event}'"
+        )) == "1"
+    };
+    eventually("the first is refreshing", async || waits("PgSleep").then_some(())).await;
+    let second = Server::refreshing(&database.url(), &schedule).await;
+    eventually("the second waits for it", async || waits("advisory").then_some(())).await;
+    let done_by =
+        |server: &Server| database.count(&format!("treemap_refreshes WHERE who LIKE '%process {}'", server.id()));
+    let before = done_by(&first);
+    first.signal("KILL");
+    eventually("the second has refreshed", async || (done_by(&second) > 0).then_some(())).await;
+    assert_eq!(done_by(&first), before, "what was not committed is not in the log");
+}
+
+#[tokio::test]
+async fn a_tick_that_was_missed_is_made_up_for_at_the_start_and_only_once() {
+    let database = Database::with_sample();
+    database.refresh();
+    // A tick a second from now, each day: it passes while nobody is there.
+    let pattern =
+        database.psql("SELECT to_char((now() + interval '1 second') AT TIME ZONE 'UTC', 'FMSS FMMI FMHH24 * * *')");
+    let passed = "SELECT clock_timestamp() > started_at + interval '2.1 seconds' FROM treemap_refreshes ORDER BY id DESC LIMIT 1";
+    eventually("the tick passes", async || (database.psql(passed) == "t").then_some(())).await;
+    let arguments = ["--refresh-schedule", &pattern, "--refresh-timezone", "UTC", "--source-interval", "off"];
+    let before = database.count("treemap_refreshes");
+    let server = Server::refreshing(&database.url(), &arguments).await;
+    server.logged("refreshed the view for the tick of").await;
+    assert_eq!(database.count("treemap_refreshes"), before + 1);
+    let again = Server::refreshing(&database.url(), &[&arguments[..], &["--log", "debug"]].concat()).await;
+    again.becomes_ready().await;
+    // It has looked at the age of the view by the time that it has looked for the first model's.
+    assert_eq!(database.count("treemap_refreshes"), before + 1);
+    assert!(!again.log().contains("refreshed the view"), "{}", again.log());
+}
+
+#[tokio::test]
+async fn every_kind_of_change_of_the_source_leads_to_a_refresh() {
+    let database = Database::with_sample();
+    let server = Server::refreshing(&database.url(), &SOURCES).await;
+    server.becomes_ready().await;
+    let percent = r#""PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS""#;
+    let view = "SELECT md5(string_agg(v.product_code || v.industry || v.current_short_position, ',' \
+        ORDER BY v.period_name, v.product_code)) FROM mv_treemap_data v";
+    for change in [
+        "INSERT INTO shorts VALUES ('2023-12-30', 'AAA', 'AAA', 1, 100, 55)".to_owned(),
+        format!(r#"UPDATE shorts SET {percent} = 66 WHERE "DATE" = '2023-12-29' AND "PRODUCT_CODE" = 'AAB'"#),
+        r#"DELETE FROM shorts WHERE "PRODUCT_CODE" = 'AAC'"#.to_owned(),
+        r#"UPDATE "company-metadata" SET industry = 'Elsewhere' WHERE stock_code = 'AAD'"#.to_owned(),
+        r#"CREATE TABLE kept AS SELECT * FROM shorts WHERE "PRODUCT_CODE" <> 'AAE'; TRUNCATE shorts; INSERT INTO shorts TABLE kept"#
+            .to_owned(),
+        format!(r#"SELECT pg_stat_reset(); UPDATE shorts SET {percent} = 77 WHERE "DATE" = '2023-12-29' AND "PRODUCT_CODE" = 'AAF'"#),
+        "TRUNCATE shorts".to_owned(),
+    ] {
+        let before = database.psql(view);
+        database.psql(&change);
+        eventually(&change, async || (database.psql(view) != before).then_some(())).await;
+    }
+    assert!(server.log().contains("refreshed the view because its source has changed"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_loader_that_is_killed_after_its_rows_are_committed_leaves_a_fresh_view() {
+    let database = Database::migrated();
+    treemap(&database, &["load", "companies", &sample().companies()]).succeeds();
+    let server = Server::refreshing(&database.url(), &SOURCES).await;
+    let mut loader = command(&["load", "shorts", &sample().reports()]);
+    let mut loader =
+        loader.env("DATABASE_URL", database.url()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("rows are committed", async || (database.count("shorts") > 0).then_some(())).await;
+    loader.kill().unwrap();
+    loader.wait().unwrap();
+    let fresh = r#"SELECT (SELECT max("DATE") FROM shorts) = (SELECT max(latest_date) FROM mv_treemap_data)"#;
+    eventually("the view is fresh", async || (database.psql(fresh) == "t").then_some(())).await;
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_source_that_never_becomes_quiet_is_refreshed_all_the_same() {
+    let database = Database::with_sample();
+    let patient = ["--refresh-schedule", "off", "--source-interval", "200ms", "--source-quiet", "1h"];
+    let before = database.count("treemap_refreshes");
+    let server = Server::refreshing(&database.url(), &[&patient[..], &["--source-longest-wait", "2s"]].concat()).await;
+    let started = Instant::now();
+    for day in 1.. {
+        database.psql(&format!("INSERT INTO shorts VALUES (date '2024-01-01' + {day}, 'AAA', 'AAA', 1, 100, 1)"));
+        if database.count("treemap_refreshes") > before {
+            break;
+        }
+        assert!(started.elapsed() < crate::support::PATIENCE, "never refreshed");
+    }
+    assert!(started.elapsed() >= Duration::from_secs(2), "it waited for quiet as long as it was told to");
+    drop(server);
+}
+
+#[tokio::test]
+async fn many_replicas_that_see_the_same_change_refresh_once() {
+    let database = Database::with_sample();
+    let mut replicas = Vec::new();
+    for _ in 0..4 {
+        replicas.push(Server::refreshing(&database.url(), &[&SOURCES[..], &["--log", "debug"]].concat()).await);
+    }
+    let before = database.count("treemap_refreshes");
+    database.psql("INSERT INTO shorts VALUES ('2023-12-30', 'AAA', 'AAA', 1, 100, 55)");
+    database.has_refreshed(before).await;
+    // Each replica has either refreshed, or found that another had, or seen nothing left to do at its next look.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(database.count("treemap_refreshes"), before + 1);
+}
+
+#[tokio::test]
+async fn no_call_waits_for_a_refresh() {
+    let database = Database::with_sample();
+    database.slow_down(3);
+    let server = Server::ready(&database).await;
+    server.logged("listening for refreshes").await;
+    let refresh = {
+        let mut psql = database.psql_command();
+        std::thread::spawn(move || psql.args(["-c", "SELECT refresh_treemap_data()"]).status().unwrap())
+    };
+    let client = server.client().await;
+    let (mut calls, mut slowest) = (0, Duration::ZERO);
+    while !refresh.is_finished() {
+        let sent = Instant::now();
+        let mut client = client.clone();
+        get(&mut client, "3m", 10, 0).await.unwrap();
+        slowest = slowest.max(sent.elapsed());
+        calls += 1;
+    }
+    assert!(refresh.join().unwrap().success());
+    assert!(calls > 1500, "500 calls a second, for three seconds: {calls}");
+    // A share of two cores with other tests has its own hiccups; a call that waited would have taken seconds.
+    assert!(slowest < Duration::from_millis(500), "the slowest call took {slowest:?}");
+}
+
+#[tokio::test]
+async fn a_lock_that_someone_holds_delays_the_refresh_and_no_call() {
+    let database = Database::with_sample();
+    let holder = database.connect().await;
+    let server = Server::refreshing(&database.url(), &SOURCES).await;
+    server.becomes_ready().await;
+    holder.batch_execute("BEGIN; REFRESH MATERIALIZED VIEW mv_treemap_data").await.unwrap();
+    let before = database.count("treemap_refreshes");
+    database.psql("INSERT INTO shorts VALUES ('2023-12-30', 'AAA', 'AAA', 1, 100, 55)");
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation' \
+        AND query LIKE '%refresh_treemap_data%'";
+    eventually("the refresh waits", async || (database.psql(waiting) != "0").then_some(())).await;
+    get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    database.has_refreshed(before).await;
+}
+
+#[tokio::test]
+async fn each_failure_is_told_once_with_its_cause_and_what_mends_it_and_the_loop_lives() {
+    // The function fails with each state in turn, as it would by itself.
+    let failures = [
+        ("42501", "Use the role that owns"),
+        ("25006", "DATABASE_URL has to name the primary"),
+        ("53100", "Make room on the database server"),
+        ("21000", "look at the data that was loaded last"),
+        ("55P03", "Another session holds a lock"),
+        ("57014", "Postgres is overloaded"),
+        ("40P01", "Try again"),
+        ("42P01", "treemap migrate"),
+        ("57P01", "Is Postgres running"),
+    ];
+    let database = Database::with_sample();
+    let real = database.psql("SELECT pg_get_functiondef('refresh_treemap_data'::regproc)");
+    for (state, words) in failures {
+        database.psql(&format!(
+            "CREATE OR REPLACE FUNCTION refresh_treemap_data(p_tick timestamptz DEFAULT NULL, p_who text DEFAULT NULL, \
+                p_if_source_changed boolean DEFAULT false, OUT outcome text, OUT row_count bigint, OUT data_date date, \
+                OUT seconds double precision) LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'made to fail' USING ERRCODE = '{state}'; END $$"
+        ));
+        let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
+        let server = Server::refreshing(&database.url(), &schedule).await;
+        let why = server.logged("the view is not refreshed, and this is tried again: ").await;
+        assert!(why.contains(&format!("SQLSTATE {state}")) && why.contains(words), "{why}");
+        let before = database.count("treemap_refreshes");
+        database.psql(&real);
+        database.has_refreshed(before).await;
+        server.logged("refreshes work again").await;
+        assert_eq!(server.log().matches("is not refreshed").count(), 1, "{}", server.log());
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_lost_its_index_or_is_gone_is_named_and_recovers_by_migrating() {
+    let database = Database::with_sample();
+    let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
+    let server = Server::refreshing(&database.url(), &schedule).await;
+    server.becomes_ready().await;
+    for (harm, words) in [
+        ("DROP INDEX idx_mv_treemap_unique", "has no usable unique index"),
+        ("DROP MATERIALIZED VIEW mv_treemap_data", "public.mv_treemap_data does not exist"),
+    ] {
+        database.psql(harm);
+        let why = server.logged(words).await;
+        assert!(why.contains("treemap migrate"), "{why}");
+        get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+        treemap(&database, &["migrate"]).succeeds();
+        let before = database.count("treemap_refreshes WHERE tick IS NOT NULL");
+        eventually("it refreshes again", async || {
+            (database.count("treemap_refreshes WHERE tick IS NOT NULL") > before).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_was_restored_without_its_rows_is_filled() {
+    let database = Database::with_sample();
+    database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
+    let schedule = ["--refresh-schedule", "0 3 * * *", "--source-interval", "off"];
+    let server = Server::refreshing(&database.url(), &schedule).await;
+    server.becomes_ready().await;
+    assert!(database.count("mv_treemap_data") > 0);
+}
+
+#[test]
+fn two_hundred_refreshes_in_a_row_leave_the_view_about_as_large_as_it_was() {
+    let database = Database::with_sample();
+    let size = || database.psql("SELECT pg_total_relation_size('mv_treemap_data')").parse::<u64>().unwrap();
+    treemap(&database, &["refresh"]).succeeds();
+    let before = size();
+    for _ in 0..200 {
+        treemap(&database, &["refresh"]).succeeds();
+    }
+    assert!(size() < 4 * before, "{before} bytes have become {}", size());
+}
+
+#[test]
+fn status_tells_the_whole_story_to_people_and_to_machines() {
+    let database = Database::with_sample();
+    database.psql("SELECT refresh_treemap_data('2026-01-02 03:00Z', 'a replica')");
+    treemap(&database, &["status", "--max-data-age", "36500d"]).succeeds().says(&[
+        "next tick",
+        "T03:00:00+",
+        "[Australia/Sydney]",
+        "trading days",
+        "2026-01-02T03:00:00Z",
+        "a replica",
+    ]);
+    treemap(&database, &["status", "--max-data-age", "36500d", "--refresh-schedule", "off"])
+        .succeeds()
+        .says(&["the schedule is off"]);
+    let json = treemap(&database, &["status", "--json"]).exits(1).stdout();
+    let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(status["well"], false);
+    assert_eq!(status["problems"].as_array().unwrap().len(), 1, "{json}");
+    assert_eq!(status["view"], "populated");
+    assert_eq!(status["periods"]["3m"], 60);
+    assert_eq!(status["data_date"], "2023-12-29");
+    assert!(status["data_lag_trading_days"].as_u64().unwrap() > 700);
+    assert!(status["age_seconds"].as_i64().unwrap() < 60);
+    assert_eq!(status["refreshes"][0]["who"], "a replica");
+    assert_eq!(status["refreshes"][0]["tick"], "2026-01-02T03:00:00Z");
+    assert_eq!(status["refreshes"][0]["rows"], status["rows"]);
+}
+
+impl Server {
+    /// A server whose clock differs from the database's, as faketime makes it.
+    async fn with_clock(skew: &str, database_url: &str, arguments: &[&str]) -> Self {
+        let mut faketime = Command::new("faketime");
+        faketime.args(["--exclude-monotonic", "-f", skew]).arg(env!("CARGO_BIN_EXE_treemap"));
+        Self::run(faketime, database_url, arguments).await
+    }
+}
