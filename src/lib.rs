@@ -6,7 +6,7 @@
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
 //! - [`grpc`]: a request from proto to domain to read model to wire, and the mapping to gRPC status
 //! - [`listen`], [`reload`]: notice that the view changed; load the read model again
-//! - [`refresher`], [`schedule`]: decide when the view is refreshed
+//! - [`refresher`]: decides when the view is refreshed
 //! - [`load`], [`sample`], [`migrate`], [`refresh`], [`status`]: what the other commands do
 //! - [`store`]: every statement of the serving path
 //! - [`read_model`]: the answers, encoded and ready to be sliced, and how fresh they are
@@ -14,6 +14,7 @@
 //! - [`db`]: the one door to Postgres: connections, pool, bounds
 //! - [`backoff`]: the pause before the next try
 //! - [`config`]: every setting, read once
+//! - [`schedule`]: the ticks of a cron pattern in a time zone
 //! - [`error`]: what can go wrong with the database, by what to do about it
 //!
 //! A request goes `grpc` → `treemap` → `read_model` → `grpc::codec`; it meets the database only when no model has been

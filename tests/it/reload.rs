@@ -18,6 +18,15 @@ async fn refreshed_at(client: &mut Client) -> String {
     answer.metadata().get("treemap-last-refreshed").unwrap().to_str().unwrap().to_owned()
 }
 
+/// A server that would not poll before the test is over, and a client of it.
+async fn listening(database: &Database) -> (Server, Client) {
+    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    let client = server.client().await;
+    (server, client)
+}
+
 /// Waits until the server answers from another refresh than the one of `before`.
 async fn reloads(client: &Client, before: &str) {
     eventually("the server reloads", async || (refreshed_at(&mut client.clone()).await != before).then_some(())).await;
@@ -26,10 +35,7 @@ async fn reloads(client: &Client, before: &str) {
 #[tokio::test]
 async fn a_refresh_is_heard_long_before_the_next_poll() {
     let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
-    let mut client = server.client().await;
+    let (_server, mut client) = listening(&database).await;
     let before = refreshed_at(&mut client).await;
     database.add_companies(&[("TOP", "'Banks'")]);
     database.add_shorts(&[("2023-12-29", "TOP", "99")]);
@@ -144,10 +150,7 @@ async fn a_model_that_is_loaded_outlives_the_view() {
 #[tokio::test]
 async fn a_burst_of_notifications_is_few_looks_and_the_last_is_never_lost() {
     let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
-    let mut client = server.client().await;
+    let (server, mut client) = listening(&database).await;
     for _ in 0..5 {
         let before = refreshed_at(&mut client).await;
         database.psql("SELECT pg_notify('treemap_refreshed', n::text) FROM generate_series(1, 2000) AS n");
@@ -161,10 +164,7 @@ async fn a_burst_of_notifications_is_few_looks_and_the_last_is_never_lost() {
 #[tokio::test]
 async fn a_listener_that_was_cut_off_comes_back_and_looks_for_what_it_missed() {
     let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
-    let mut client = server.client().await;
+    let (server, mut client) = listening(&database).await;
     let before = refreshed_at(&mut client).await;
     // Both in one transaction: the refresh is committed while nobody listens.
     database.psql(
