@@ -2,6 +2,7 @@
 
 use crate::support::{
     database::Database,
+    eventually,
     files::{Reports, name, sample},
     treemap::treemap,
 };
@@ -142,7 +143,15 @@ async fn two_loaders_at_once_leave_each_row_once() {
         command.env("DATABASE_URL", database.url());
         tokio::task::spawn_blocking(move || crate::support::treemap::run(&mut command).succeeds())
     };
-    let (one, other) = tokio::join!(load(), load());
+    // Held back until both are at the point where they would meet.
+    let holder = database.connect().await;
+    holder.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('treemap.load', 0))").await.unwrap();
+    let loaders = (load(), load());
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    eventually("both loaders wait", async || (database.psql(waiting) == "2").then_some(())).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    let (one, other) = tokio::join!(loaders.0, loaders.1);
     let counted = format!("{} rows", database.psql("SELECT count(*) FROM shorts"));
     one.unwrap().says(&[&counted]);
     other.unwrap().says(&[&counted]);
