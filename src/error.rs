@@ -1,6 +1,6 @@
 //! What can go wrong with the database, told apart by what is to be done about it (by SQLSTATE, never by message).
 
-use std::{error::Error, fmt, io};
+use std::{error::Error, fmt, io, time::Duration};
 
 use tokio_postgres::error::SqlState;
 
@@ -97,10 +97,15 @@ impl Kind {
 }
 
 impl Kind {
-    /// Whether it passes by itself, within seconds or minutes.
+    /// The longest pause before it is worth trying again: soon where it passes by itself, later where somebody has to mend
+    /// it, and last where the try itself has kept Postgres busy for as long as it was allowed.
     #[must_use]
-    pub const fn passes(self) -> bool {
-        matches!(self, Self::Unreachable | Self::TimedOut | Self::Locked | Self::Conflict)
+    pub const fn longest_pause(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Unreachable | Self::Locked | Self::Conflict => 10,
+            Self::TimedOut => 900,
+            _ => 60,
+        })
     }
 }
 
@@ -149,7 +154,7 @@ fn chain(error: &dyn Error) -> String {
 
 impl fmt::Display for DbError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}", self.doing, self.cause)?;
+        write!(f, "cannot {}: {}", self.doing, self.cause.trim_end_matches('.'))?;
         match self.kind.advice() {
             "" => Ok(()),
             advice => write!(f, ". {advice}"),

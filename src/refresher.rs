@@ -32,12 +32,14 @@ struct Change {
 pub async fn keep_fresh(db: Db, policy: Policy, who: String) {
     let mut refresher = Refresher { db, policy, who, handled: None, change: None, next_look: Instant::now() };
     let mut trouble: Option<(Instant, String)> = None;
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+    let mut failed = 0;
+    let mut backoff = Backoff::new(Duration::from_millis(500), Kind::TimedOut.longest_pause());
     loop {
         let pause = match refresher.step().await {
             Ok(()) => {
                 if let Some((since, _)) = trouble.take() {
-                    tracing::info!(seconds = since.elapsed().as_secs(), "refreshes work again");
+                    tracing::info!(seconds = since.elapsed().as_secs(), failed, "refreshes work again");
+                    failed = 0;
                 }
                 backoff.reset();
                 refresher.pause(Timestamp::now())
@@ -49,9 +51,8 @@ pub async fn keep_fresh(db: Db, policy: Policy, who: String) {
                 }
                 let since = trouble.map_or_else(Instant::now, |(since, _)| since);
                 trouble = Some((since, words));
-                // What passes by itself is worth asking for more often than what somebody has to mend.
-                let cap = if error.kind.passes() { Duration::from_secs(10) } else { Duration::from_secs(60) };
-                backoff.pause().min(cap)
+                failed += 1;
+                backoff.pause().min(error.kind.longest_pause())
             }
         };
         tokio::time::sleep(pause).await;
