@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, civil::Date};
+use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
@@ -56,28 +56,36 @@ impl Store {
     pub async fn load(&self) -> Result<Model, DbError> {
         const STATEMENT: &str = include_str!("sql/load_model.sql");
         let mut builder = Builder::default();
-        let mut freshness = Freshness::default();
+        let mut freshness = None;
         let periods = Period::ALL.map(Period::name);
         let limit = i64::from(Limit::MAX);
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&&periods[..], Type::TEXT_ARRAY), (&limit, Type::INT8)];
         self.db
             .rows("load the treemap", LOAD, STATEMENT, &parameters, |row| {
-                let view_mode = ViewMode::ALL[usize::from(row.try_get::<_, i32>("view_mode")? != 0)];
-                // Only the names that were asked for come back.
+                // Only the periods that were asked for come back.
                 let Some(period) = Period::of_name(row.try_get("period_name")?) else { return Ok(()) };
-                let stock = TreemapShortPosition {
-                    industry: row.try_get("industry")?,
-                    product_code: row.try_get("product_code")?,
-                    short_position: row.try_get("short_position")?,
-                };
-                builder.push(period, view_mode, &stock);
-                freshness = Freshness {
-                    last_refreshed: row.try_get::<_, Option<Timestamp>>("last_refreshed")?,
-                    data_date: row.try_get::<_, Option<Date>>("data_date")?,
-                };
+                let view_mode = ViewMode::ALL[usize::from(row.try_get::<_, i32>("view_mode")? != 0)];
+                let codes: Vec<&str> = row.try_get("product_codes")?;
+                let values: Vec<f64> = row.try_get("short_positions")?;
+                let places: Vec<i64> = row.try_get("places")?;
+                let mut ranked: Vec<_> = places.into_iter().zip(codes.into_iter().zip(values)).collect();
+                ranked.sort_unstable_by_key(|(place, _)| *place);
+                let mut stock = TreemapShortPosition { industry: row.try_get("industry")?, ..Default::default() };
+                for (_, (code, value)) in ranked {
+                    code.clone_into(&mut stock.product_code);
+                    stock.short_position = value;
+                    builder.push(period, view_mode, &stock);
+                }
+                if freshness.is_none() {
+                    // The same in all rows.
+                    freshness = Some(Freshness {
+                        last_refreshed: row.try_get("last_refreshed")?,
+                        data_date: row.try_get("data_date")?,
+                    });
+                }
                 Ok(())
             })
             .await?;
-        Ok(builder.build(freshness, self.tolerance))
+        Ok(builder.build(freshness.unwrap_or_default(), self.tolerance))
     }
 }

@@ -1,7 +1,8 @@
 -- All twelve lists in one statement, so that they agree with each other and with the freshness they carry.
 -- $1: the names of the periods; $2: the most stocks per industry that a list holds.
--- One row per stock, in the order in which the lists are read. Each ranked window query reads one period and view mode, in
--- the order of the index that migration 004 made for it, and the window's run condition cuts.
+-- One row per industry of a list, in the order in which the lists are read; its stocks as arrays with their places, since an
+-- aggregate promises no order. Each ranked window query reads one period and view mode, in the order of the index that
+-- migration 004 made for it, and the window's run condition cuts.
 WITH freshness AS MATERIALIZED (
     SELECT newest.last_refreshed,
         -- The anchor as it was logged by that refresh; after a plain REFRESH by hand, the newest date in the view.
@@ -12,10 +13,12 @@ WITH freshness AS MATERIALIZED (
         ) AS data_date
     FROM (SELECT max(last_refreshed) AS last_refreshed FROM public.mv_treemap_data) AS newest
 )
-SELECT period.name AS period_name, view_mode, industry, product_code, short_position, last_refreshed, data_date
+SELECT period.name AS period_name, view_mode, industry, product_codes, short_positions, places, last_refreshed, data_date
 FROM unnest($1::text[]) WITH ORDINALITY AS period (name, number)
 CROSS JOIN LATERAL (
-    SELECT 0 AS view_mode, * FROM (
+    SELECT 0 AS view_mode, industry COLLATE "C" AS industry, array_agg(product_code) AS product_codes,
+        array_agg(short_position) AS short_positions, array_agg(place) AS places
+    FROM (
         SELECT industry, product_code, current_short_position AS short_position, row_number() OVER (
             PARTITION BY industry COLLATE "C" ORDER BY current_short_position DESC, product_code COLLATE "C"
         ) AS place
@@ -23,8 +26,10 @@ CROSS JOIN LATERAL (
         WHERE period_name = period.name
     ) AS by_position
     WHERE place <= $2
+    GROUP BY industry COLLATE "C"
     UNION ALL
-    SELECT 1, * FROM (
+    SELECT 1, industry COLLATE "C", array_agg(product_code), array_agg(percentage_change), array_agg(place)
+    FROM (
         SELECT industry, product_code, percentage_change, row_number() OVER (
             PARTITION BY industry COLLATE "C" ORDER BY percentage_change DESC, product_code COLLATE "C"
         ) AS place
@@ -32,6 +37,7 @@ CROSS JOIN LATERAL (
         WHERE period_name = period.name AND percentage_change IS NOT NULL
     ) AS by_change
     WHERE place <= $2
+    GROUP BY industry COLLATE "C"
 ) AS ranked
 CROSS JOIN freshness
-ORDER BY period.number, view_mode, industry COLLATE "C", place
+ORDER BY period.number, view_mode, industry
