@@ -122,10 +122,10 @@ impl Config {
         let changed = Arc::new(Notify::new());
         let store = Store::new(db.clone(), self.tolerance);
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_loaded(store, read_model.clone(), changed.clone(), self.poll_interval));
+        tasks.spawn(keep_loaded(store.clone(), read_model.clone(), changed.clone(), self.poll_interval));
         tasks.spawn(listen(self.listen_database, db.clone(), changed));
         if self.refresh.schedule.is_some() || self.refresh.sources.is_some() {
-            tasks.spawn(keep_fresh(db, self.refresh, signature()));
+            tasks.spawn(keep_fresh(db, store, self.refresh, signature()));
         }
         tasks
     }

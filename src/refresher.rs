@@ -13,6 +13,7 @@ use crate::{
     db::Db,
     error::{DbError, Kind},
     refresh::{Outcome, Reason, refresh_once},
+    store::Store,
 };
 
 /// The longest sleep: a clock that was set, or a machine that slept, is noticed this soon.
@@ -29,8 +30,8 @@ struct Change {
 }
 
 /// Refreshes by `policy` for ever, signing the log as `who`. A failed step is told once per cause, and tried again.
-pub async fn keep_fresh(db: Db, policy: Policy, who: String) {
-    let mut refresher = Refresher { db, policy, who, handled: None, change: None, next_look: Instant::now() };
+pub async fn keep_fresh(db: Db, store: Store, policy: Policy, who: String) {
+    let mut refresher = Refresher { db, store, policy, who, handled: None, change: None, next_look: Instant::now() };
     let mut trouble: Option<(Instant, String)> = None;
     let mut failed = 0;
     let mut backoff = Backoff::new(Duration::from_millis(500), Kind::TimedOut.longest_pause());
@@ -61,6 +62,7 @@ pub async fn keep_fresh(db: Db, policy: Policy, who: String) {
 
 struct Refresher {
     db: Db,
+    store: Store,
     policy: Policy,
     who: String,
     /// The last tick that needs nothing more.
@@ -119,14 +121,8 @@ impl Refresher {
     }
 
     async fn view_is_older_than(&self, tick: Timestamp) -> Result<bool, DbError> {
-        const STATEMENT: &str = "SELECT max(last_refreshed) FROM public.mv_treemap_data";
-        let mut refreshed: Option<Timestamp> = None;
-        let read = self.db.rows("read the age of the view", LOOK, STATEMENT, &[], |row| {
-            refreshed = row.try_get(0)?;
-            Ok(())
-        });
-        match read.await {
-            Ok(()) => Ok(refreshed < Some(tick)),
+        match self.store.last_refreshed().await {
+            Ok(refreshed) => Ok(refreshed < Some(tick)),
             // Restored without its rows, say: nobody can be reading it.
             Err(error) if error.kind == Kind::NotPopulated => Ok(true),
             Err(error) => Err(error),
