@@ -12,7 +12,7 @@
 //! - [`read_model`]: the answers, encoded and ready to be sliced, and how fresh they are
 //! - [`treemap`]: period, view mode, limit: what a valid request is
 //! - [`db`]: the one door to Postgres: connections, pool, bounds
-//! - [`backoff`]: the pause before the next try
+//! - [`backoff`], [`trouble`]: the pause before the next try; telling of a failure once
 //! - [`config`]: every setting, read once
 //! - [`schedule`]: the ticks of a cron pattern in a time zone
 //! - [`error`]: what can go wrong with the database, by what to do about it
@@ -40,6 +40,7 @@ pub mod schedule;
 pub mod status;
 pub mod store;
 pub mod treemap;
+pub mod trouble;
 
 /// What the .proto files define: the messages, a typed client, and the descriptors that reflection serves.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

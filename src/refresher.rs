@@ -14,6 +14,7 @@ use crate::{
     error::{DbError, Kind},
     refresh::{Outcome, Reason, refresh_once},
     store::Store,
+    trouble::Trouble,
 };
 
 /// The longest sleep: a clock that was set, or a machine that slept, is noticed this soon.
@@ -32,27 +33,21 @@ struct Change {
 /// Refreshes by `policy` for ever, signing the log as `who`. A failed step is told once per cause, and tried again.
 pub async fn keep_fresh(db: Db, store: Store, policy: Policy, who: String) {
     let mut refresher = Refresher { db, store, policy, who, handled: None, change: None, next_look: Instant::now() };
-    let mut trouble: Option<(Instant, String)> = None;
-    let mut failed = 0;
+    let mut trouble = Trouble::default();
     let mut backoff = Backoff::new(Duration::from_millis(500), Kind::TimedOut.longest_pause());
     loop {
         let pause = match refresher.step().await {
             Ok(()) => {
-                if let Some((since, _)) = trouble.take() {
-                    tracing::info!(seconds = since.elapsed().as_secs(), failed, "refreshes work again");
-                    failed = 0;
+                if let Some(ended) = trouble.over() {
+                    tracing::info!(seconds = ended.seconds, failed = ended.failed, "refreshes work again");
                 }
                 backoff.reset();
                 refresher.pause(Timestamp::now())
             }
             Err(error) => {
-                let words = error.to_string();
-                if trouble.as_ref().is_none_or(|(_, told)| *told != words) {
+                if let Some(words) = trouble.met(&error) {
                     tracing::error!("the view is not refreshed, and this is tried again: {words}");
                 }
-                let since = trouble.map_or_else(Instant::now, |(since, _)| since);
-                trouble = Some((since, words));
-                failed += 1;
                 backoff.pause().min(error.kind.longest_pause())
             }
         };

@@ -5,18 +5,18 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{backoff::Backoff, error::DbError, read_model::ReadModel, store::Store};
+use crate::{backoff::Backoff, error::DbError, read_model::ReadModel, store::Store, trouble::Trouble};
 
 /// Loads the model, then waits for `changed` or for the next poll, for ever. A failed step keeps the old model, is told
 /// once when the trouble begins and once when it ends, and is tried again, less and less often.
 pub async fn keep_loaded(store: Store, read_model: Arc<ReadModel>, changed: Arc<Notify>, poll_interval: Duration) {
-    let mut trouble: Option<(Instant, String)> = None;
+    let mut trouble = Trouble::default();
     let mut backoff = Backoff::new(Duration::from_millis(250), poll_interval.min(Duration::from_secs(10)));
     loop {
         match step(&store, &read_model).await {
             Ok(()) => {
-                if let Some((since, _)) = trouble.take() {
-                    tracing::info!(seconds = since.elapsed().as_secs(), "the database answers again");
+                if let Some(ended) = trouble.over() {
+                    tracing::info!(seconds = ended.seconds, "the database answers again");
                 }
                 backoff.reset();
                 // A notification that came during the step is kept by `changed`: the last one is never lost.
@@ -27,13 +27,10 @@ pub async fn keep_loaded(store: Store, read_model: Arc<ReadModel>, changed: Arc<
             }
             Err(error) => {
                 read_model.load_failed();
-                let words = error.to_string();
-                if trouble.as_ref().is_none_or(|(_, told)| *told != words) {
+                if let Some(words) = trouble.met(&error) {
                     let serving = if read_model.current().is_some() { "serving the last model" } else { "not ready" };
                     tracing::warn!("{serving}, and trying again: {words}");
                 }
-                let since = trouble.map_or_else(Instant::now, |(since, _)| since);
-                trouble = Some((since, words));
                 tokio::time::sleep(backoff.pause()).await;
             }
         }
