@@ -1,4 +1,4 @@
-.PHONY: demo test soak lint bench
+.PHONY: demo test test-postgres soak lint bench
 
 # The treemap on this machine, from nothing. DATA=folder: from real reports and a company list, else from a sample.
 demo:
@@ -6,10 +6,16 @@ demo:
 	cargo build --release --locked
 	scripts/demo.sh
 
-# All tests, against a Postgres of their own.
+# All tests, against a Postgres of their own; then those of the serving path once more, behind PgBouncer in transaction mode.
 test:
 	scripts/setup.sh cc postgres grpcurl pgbouncer faketime
 	cargo test --locked
+	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- answer:: refresher:: reload:: rpc:: serve::
+
+# The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
+test-postgres:
+	scripts/setup.sh cc postgres grpcurl pgbouncer faketime npm
+	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
 
 # What takes minutes: replicas that come and go, and load through slow refreshes.
 soak:
