@@ -23,6 +23,7 @@ use crate::{
     refresher::keep_fresh,
     reload::keep_loaded,
     store::Store,
+    trouble::{Outage, Trouble},
 };
 
 /// How long calls in flight may take to end after the signal to stop.
@@ -118,14 +119,22 @@ impl App {
 
 impl Config {
     fn spawn_background(self, read_model: &Arc<ReadModel>) -> JoinSet<()> {
-        let db = Db::new(&self.database);
         let changed = Arc::new(Notify::new());
-        let store = Store::new(db.clone(), self.tolerance);
+        let outage = Arc::new(Outage::new(changed.clone()));
+        let trouble = || Trouble::of_a_loop(outage.clone());
+        let store = Store::new(Db::new(&self.database), self.tolerance);
+        let primary = Db::new(&self.database.primary());
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_loaded(store.clone(), read_model.clone(), changed.clone(), self.poll_interval));
-        tasks.spawn(listen(self.listen_database, db.clone(), changed));
+        tasks.spawn(keep_loaded(
+            store,
+            read_model.clone(),
+            changed.clone(),
+            self.poll_interval,
+            Trouble::of_the_database(outage.clone()),
+        ));
+        tasks.spawn(listen(self.listen_database.primary(), primary.clone(), changed, trouble()));
         if self.refresh.schedule.is_some() || self.refresh.sources.is_some() {
-            tasks.spawn(keep_fresh(db, store, self.refresh, signature()));
+            tasks.spawn(keep_fresh(primary, self.refresh, signature(), trouble()));
         }
         tasks
     }

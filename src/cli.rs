@@ -44,7 +44,7 @@ impl Cli {
         let filter = EnvFilter::try_new(&self.log)
             .map_err(|error| anyhow::anyhow!("TREEMAP_LOG is {:?}: {error}; expected a level, as info", self.log))?;
         // The pool's own line for a broken connection says less than ours, a second time.
-        let filter = filter.add_directive("deadpool_postgres=off".parse()?);
+        let filter = filter.add_directive("deadpool.postgres=off".parse()?);
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)

@@ -5,7 +5,9 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 
+mod conninfo;
 mod database;
+mod tls;
 
 pub use self::database::DatabaseUrl;
 use self::database::{Secret, url_of};

@@ -1,7 +1,10 @@
-//! The one door to Postgres: a pool for the serving path, a session for a command, and the bound on every wait.
+//! The one door to Postgres: a pooled connection for each loop of the server, a session for a command, and the bound on
+//! every wait.
 //!
 //! Everything here works through a transaction pooler: statements are unnamed or sent as plain text, settings are local
 //! to their transaction, and no statement is ever cancelled from outside (that alone can bring PgBouncer 1.18 down).
+
+pub mod connect;
 
 use std::{
     future::Future,
@@ -13,53 +16,57 @@ use std::{
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
-    Client, NoTls, Row,
+    Client, Row,
     types::{ToSql, Type},
 };
 use tokio_stream::StreamExt;
 
+use self::connect::{CONNECT, connect, drive};
 use crate::{
     config::DatabaseUrl,
     error::{DbError, Kind},
 };
 
-/// Connections of the pool. With the listener's own a replica holds three.
-const POOL_SIZE: usize = 2;
-/// How long a connection may take to be made, with everything the server asks before it is ready.
-const CONNECT: Duration = Duration::from_secs(8);
+/// How long a connection is used: the name of a primary that moved is looked up again at the latest then.
+const LIFETIME: Duration = Duration::from_secs(1800);
+/// How long a connection may take to show that it is alive, before it is replaced by a new one.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// How much longer than the server we wait: a timeout of its own tells us more than ours.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The pool of the serving path.
+/// A connection that is made when it is needed, kept while it works, and replaced when it does not: a pool of one. Each
+/// loop has its own, so that none waits for another; with the listener's a replica holds three.
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: Pool,
 }
 
 impl Db {
-    /// A pool that connects when it is first asked to.
+    /// Connects when it is first asked to.
     ///
     /// # Panics
     /// Never: a pool with timeouts wants a runtime, and is given one.
     #[must_use]
     pub fn new(url: &DatabaseUrl) -> Self {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-        let pool = Pool::builder(Manager::from_config(url.config().clone(), NoTls, recycling))
-            .max_size(POOL_SIZE)
+        // The configuration is the manager's to hold and ours to use: see `connect`.
+        let pool = Pool::builder(Manager::from_connect(url.hosts()[0].clone(), url.clone(), recycling))
+            .max_size(1)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CONNECT))
             .create_timeout(Some(CONNECT))
-            .recycle_timeout(Some(Duration::from_secs(1)))
+            .recycle_timeout(Some(SIGN_OF_LIFE))
             .build()
             .expect("a pool with timeouts has its runtime");
         Self { pool }
     }
 
-    /// A connection of the pool, for as long as the session lives.
+    /// The connection, for as long as the session lives.
     ///
     /// # Errors
-    /// None is free or can be made in time.
+    /// It is in use or cannot be made in time.
     pub async fn session(&self, doing: &'static str) -> Result<Session, DbError> {
+        self.pool.retain(|_, metrics| metrics.age() < LIFETIME);
         let connection = self.pool.get().await.map_err(|error| pool_error(doing, &error))?;
         Ok(Session { connection: Connection::Pooled(Some(connection)), broken: AtomicBool::new(false) })
     }
@@ -114,15 +121,8 @@ impl Session {
     /// # Errors
     /// Nobody answers in time, or the server refuses.
     pub async fn connect(url: &DatabaseUrl) -> Result<Self, DbError> {
-        const DOING: &str = "connect to Postgres";
-        let name = |error: DbError| error.at(url);
-        let connect = url.config().connect(NoTls);
-        let (client, connection) = match timeout(CONNECT, connect).await {
-            Ok(connected) => connected.map_err(|error| name(DbError::new(DOING, &error)))?,
-            Err(_) => return Err(name(DbError::of_kind(Kind::Unreachable, DOING, silent(CONNECT)))),
-        };
-        // A connection that breaks shows in the statement that runs on it; here there is nobody to tell.
-        let driver = tokio::spawn(async { drop(connection.await) });
+        let (client, connection) = connect(url, "connect to Postgres").await?;
+        let driver = drive(connection);
         Ok(Self { connection: Connection::Own { client, driver }, broken: AtomicBool::new(false) })
     }
 
@@ -149,7 +149,7 @@ impl Session {
         bound: Duration,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
-        self.run(doing, bound, "READ WRITE", work).await
+        self.run(doing, bound, "", work).await
     }
 
     /// Runs a statement that Postgres allows in no transaction, as VACUUM.
@@ -182,7 +182,8 @@ impl Session {
         };
         let value = timeout(bound + GRACE, all)
             .await
-            .map_err(|_| DbError::of_kind(Kind::TimedOut, doing, silent(bound + GRACE)))?
+            // The server would have ended it itself, had it heard us.
+            .map_err(|_| DbError::of_kind(Kind::Unreachable, doing, silent(bound + GRACE)))?
             .map_err(|error: tokio_postgres::Error| DbError::new(doing, &error))?;
         self.broken.store(false, Ordering::Relaxed);
         Ok(value)
@@ -219,7 +220,7 @@ fn pool_error(doing: &'static str, error: &PoolError) -> DbError {
     match error {
         PoolError::Backend(error) => DbError::new(doing, error),
         PoolError::Timeout(TimeoutType::Wait) => {
-            DbError::of_kind(Kind::TimedOut, doing, "all connections of the pool are busy")
+            DbError::of_kind(Kind::TimedOut, doing, "the connection is busy with something that takes long")
         }
         PoolError::Timeout(_) => DbError::of_kind(Kind::Unreachable, doing, silent(CONNECT)),
         PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {

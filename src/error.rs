@@ -25,6 +25,10 @@ pub enum Kind {
     TimedOut,
     /// Someone else holds a lock for longer than we wait.
     Locked,
+    /// LISTEN does not deliver.
+    NotDelivered,
+    /// No private connection could be made: what one side wants the other does not offer, or does not believe.
+    Tls,
     /// User, password or database are wrong.
     Credentials,
     /// The role may not do it.
@@ -48,8 +52,7 @@ pub enum Kind {
 impl Kind {
     fn of(error: &tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
-            let refused = error.source().is_some_and(<dyn Error>::is::<io::Error>);
-            return if refused || error.is_closed() { Self::Unreachable } else { Self::Other };
+            return Self::of_transport(error);
         };
         match *state {
             SqlState::ADMIN_SHUTDOWN
@@ -76,6 +79,21 @@ impl Kind {
         }
     }
 
+    /// Of an error that is not Postgres' own.
+    fn of_transport(error: &tokio_postgres::Error) -> Self {
+        let io = error.source().and_then(<dyn Error>::downcast_ref::<io::Error>);
+        match io {
+            // The driver's way to say that the server is not what `target_session_attrs` asks for.
+            Some(io) if io.kind() == io::ErrorKind::PermissionDenied => Self::ReadOnly,
+            Some(io) if io.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) => Self::Tls,
+            Some(_) => Self::Unreachable,
+            None if error.is_closed() => Self::Unreachable,
+            // "server does not support TLS" has no type of its own; these words are the driver's, and constant.
+            None if error.to_string().starts_with("error performing TLS handshake") => Self::Tls,
+            None => Self::Other,
+        }
+    }
+
     /// What to do about it, as a sentence; empty where Postgres' words are all there is.
     #[must_use]
     pub const fn advice(self) -> &'static str {
@@ -83,6 +101,11 @@ impl Kind {
             Self::Unreachable => "Is Postgres running, and is that its address in DATABASE_URL?",
             Self::TimedOut => "Postgres is overloaded, or something holds a lock: see pg_stat_activity.",
             Self::Locked => "Another session holds a lock on it: see pg_stat_activity.",
+            Self::NotDelivered => "Set LISTEN_DATABASE_URL to a direct or session connection.",
+            Self::Tls => {
+                "Name the CA of Postgres with sslrootcert=FILE in the connection string, or say sslmode=disable where the \
+                 network itself is private."
+            }
             Self::Credentials => "Check user, password and database in DATABASE_URL.",
             Self::Privilege => "Use the role that owns the treemap's objects, or have it grant what is missing.",
             Self::Missing => "Set up the database with: treemap migrate",
@@ -102,7 +125,7 @@ impl Kind {
     #[must_use]
     pub const fn longest_pause(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Unreachable | Self::Locked | Self::Conflict => 10,
+            Self::Unreachable | Self::Locked | Self::Conflict | Self::ReadOnly => 10,
             Self::TimedOut => 900,
             _ => 60,
         })

@@ -13,6 +13,7 @@
 //! - [`treemap`]: period, view mode, limit: what a valid request is
 //! - [`db`]: the one door to Postgres: connections, pool, bounds
 //! - [`backoff`], [`trouble`]: the pause before the next try; telling of a failure once
+//! - [`tls`]: certificates and keys, for both sides of TLS
 //! - [`config`]: every setting, read once
 //! - [`schedule`]: the ticks of a cron pattern in a time zone
 //! - [`error`]: what can go wrong with the database, by what to do about it
@@ -39,6 +40,7 @@ pub mod sample;
 pub mod schedule;
 pub mod status;
 pub mod store;
+pub mod tls;
 pub mod treemap;
 pub mod trouble;
 

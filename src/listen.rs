@@ -9,103 +9,106 @@ use tokio::{
     sync::{Notify, mpsc},
     time::timeout,
 };
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream, types::Type};
+use tokio_postgres::{AsyncMessage, Client, types::Type};
 
 use crate::{
     backoff::Backoff,
     config::DatabaseUrl,
-    db::Db,
+    db::{
+        Db,
+        connect::{Wire, connect},
+    },
     error::{DbError, Kind},
+    trouble::Trouble,
 };
 
 /// The channel that `refresh_treemap_data()` notifies.
 const CHANNEL: &str = "treemap_refreshed";
-/// How long the connection, LISTEN and our own notification may take each.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DOING: &str = "listen for refreshes";
+/// How long LISTEN, our own notification and a heartbeat may take each.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the session is asked whether it still listens: a half-open connection shows no other way.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How long a LISTEN that does not deliver is left alone: only a new configuration mends it.
-const NOT_DELIVERING: Duration = Duration::from_secs(600);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Why a session of listening ended.
-enum End {
-    Lost(DbError),
-    DoesNotDeliver,
-}
-
-/// Listens for ever, and tells `changed` after each notification and after each new beginning: what happened in between
-/// was not heard. `db` is where our own notifications are sent.
-pub async fn listen(url: DatabaseUrl, db: Db, changed: Arc<Notify>) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-    let mut told = String::new();
+/// Listens for ever, and tells `changed` after each notification, after each new beginning, and when the connection is
+/// lost: what happens in between is not heard. `url` has to be that of a primary: a standby has no notifications.
+/// `primary` is where our own are sent.
+pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut trouble: Trouble) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(600));
     loop {
-        let (end, delivered) = session(&url, &db, &changed).await;
-        if delivered {
-            backoff.reset();
-            told.clear();
-        }
-        let (words, pause) = match end {
-            End::Lost(error) => (error.to_string(), backoff.pause()),
-            End::DoesNotDeliver => (
-                format!(
-                    "LISTEN on {url} delivers nothing, as through a transaction pooler; \
-                     set LISTEN_DATABASE_URL to a direct or session connection"
-                ),
-                NOT_DELIVERING,
-            ),
-        };
-        if words != told {
+        let end = session(&url, &primary, &changed, &mut trouble, &mut backoff).await;
+        if let Some(words) = trouble.met(&end).await {
             tracing::warn!("refreshes are noticed by polling only: {words}");
-            told = words;
         }
-        tokio::time::sleep(pause).await;
+        let longest = match end.kind {
+            // It passes.
+            Kind::Unreachable | Kind::TimedOut => Duration::from_secs(10),
+            Kind::NotDelivered => Duration::from_secs(600),
+            _ => Duration::from_secs(60),
+        };
+        tokio::time::sleep(backoff.pause().min(longest)).await;
     }
 }
 
-/// One connection, from its beginning to its end; and whether it ever delivered.
-async fn session(url: &DatabaseUrl, db: &Db, changed: &Arc<Notify>) -> (End, bool) {
-    const DOING: &str = "listen for refreshes";
-    let silent = || End::Lost(DbError::of_kind(Kind::Unreachable, DOING, "no answer in time").at(url));
-    let lost = |error: tokio_postgres::Error| End::Lost(DbError::new(DOING, &error).at(url));
-
-    let (client, connection) = match timeout(PATIENCE, url.config().connect(NoTls)).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return (lost(error), false),
-        Err(_) => return (silent(), false),
+/// One connection, from its beginning to its end; and why that came.
+async fn session(
+    url: &DatabaseUrl,
+    primary: &Db,
+    changed: &Notify,
+    trouble: &mut Trouble,
+    backoff: &mut Backoff,
+) -> DbError {
+    let (client, connection) = match connect(url, DOING).await {
+        Ok(connected) => connected,
+        Err(error) => return error,
     };
     let proof = format!("proof {:016x}", fastrand::u64(..));
     let (heard_proof, mut proof_heard) = mpsc::channel(1);
     // The connection is polled by nobody else and waits for nothing: a listener that lags behind holds back vacuum.
     let hearing = hear(connection, changed, &proof, &heard_proof);
-    let mut delivered = false;
     let asking = async {
-        match timeout(PATIENCE, client.batch_execute(&format!("LISTEN {CHANNEL}"))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return lost(error),
-            Err(_) => return silent(),
-        }
+        ask(url, client.batch_execute(&format!("LISTEN {CHANNEL}"))).await?;
         // Sent over another connection: on this one a pooler could hand it back by the way.
-        if let Err(error) = notify(db, &proof).await {
-            return End::Lost(error);
-        }
+        notify(primary, &proof).await?;
         if timeout(PATIENCE, proof_heard.recv()).await.is_err() {
-            return End::DoesNotDeliver;
+            return Err(not_delivered(url));
         }
-        delivered = true;
-        tracing::info!("listening for refreshes");
+        let silent_seconds = trouble.over().map(|ended| ended.seconds);
+        backoff.reset();
+        tracing::info!(silent_seconds, "listening for refreshes");
         changed.notify_one();
-        heartbeat(&client, &lost, &silent).await
+        heartbeat(&client, url).await
     };
     let end = tokio::select! {
-        end = asking => end,
-        error = hearing => error.map_or_else(silent, lost),
+        Err(end) = asking => end,
+        error = hearing => match error {
+            Some(error) => DbError::new(DOING, &error).at(url),
+            None => DbError::of_kind(Kind::Unreachable, DOING, "the connection was closed").at(url),
+        },
     };
-    (end, delivered)
+    changed.notify_one();
+    end
+}
+
+fn not_delivered(url: &DatabaseUrl) -> DbError {
+    DbError::of_kind(Kind::NotDelivered, DOING, "LISTEN succeeds and delivers nothing, as through a transaction pooler")
+        .at(url)
+}
+
+/// A statement of ours, within our patience.
+async fn ask<T>(
+    url: &DatabaseUrl,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, DbError> {
+    match timeout(PATIENCE, statement).await {
+        Ok(answer) => answer.map_err(|error| DbError::new(DOING, &error).at(url)),
+        Err(_) => Err(DbError::of_kind(Kind::Unreachable, DOING, "no answer in time").at(url)),
+    }
 }
 
 /// Reads the connection until it ends; `None` when the server closed it without a word.
 async fn hear(
-    mut connection: Connection<Socket, NoTlsStream>,
+    mut connection: Wire,
     changed: &Notify,
     proof: &str,
     heard_proof: &mpsc::Sender<()>,
@@ -125,22 +128,20 @@ async fn hear(
     }
 }
 
-async fn heartbeat(client: &Client, lost: &impl Fn(tokio_postgres::Error) -> End, silent: &impl Fn() -> End) -> End {
+async fn heartbeat(client: &Client, url: &DatabaseUrl) -> Result<(), DbError> {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
-        match timeout(PATIENCE, client.query_typed("SELECT pg_listening_channels()", &[])).await {
-            Ok(Ok(channels)) if !channels.is_empty() => {}
+        let channels = ask(url, client.query_typed("SELECT pg_listening_channels()", &[])).await?;
+        if channels.is_empty() {
             // The session is another one than the one that said LISTEN.
-            Ok(Ok(_)) => return End::DoesNotDeliver,
-            Ok(Err(error)) => return lost(error),
-            Err(_) => return silent(),
+            return Err(not_delivered(url));
         }
     }
 }
 
-async fn notify(db: &Db, payload: &str) -> Result<(), DbError> {
+async fn notify(primary: &Db, payload: &str) -> Result<(), DbError> {
     const STATEMENT: &str = "SELECT pg_notify($1, $2)";
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&CHANNEL, Type::TEXT), (&payload, Type::TEXT)];
-    db.rows("notify", PATIENCE, STATEMENT, &parameters, |_| Ok(())).await
+    primary.rows("notify", PATIENCE, STATEMENT, &parameters, |_| Ok(())).await
 }

@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::{db::Session, error::DbError};
 
 /// A refresh takes a second, but may first wait for another, or be slow on a busy server.
-const BOUND: Duration = Duration::from_secs(900);
+const BOUND: Duration = Duration::from_secs(300);
 /// Cleaning up after it takes some milliseconds.
 const VACUUM: Duration = Duration::from_secs(60);
 

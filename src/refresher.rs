@@ -13,7 +13,7 @@ use crate::{
     db::Db,
     error::{DbError, Kind},
     refresh::{Outcome, Reason, refresh_once},
-    store::Store,
+    store::last_refreshed,
     trouble::Trouble,
 };
 
@@ -31,9 +31,9 @@ struct Change {
 }
 
 /// Refreshes by `policy` for ever, signing the log as `who`. A failed step is told once per cause, and tried again.
-pub async fn keep_fresh(db: Db, store: Store, policy: Policy, who: String) {
-    let mut refresher = Refresher { db, store, policy, who, handled: None, change: None, next_look: Instant::now() };
-    let mut trouble = Trouble::default();
+/// `primary` is where it is done and looked at: a standby knows of no changes.
+pub async fn keep_fresh(primary: Db, policy: Policy, who: String, mut trouble: Trouble) {
+    let mut refresher = Refresher { primary, policy, who, handled: None, change: None, next_look: Instant::now() };
     let mut backoff = Backoff::new(Duration::from_millis(500), Kind::TimedOut.longest_pause());
     loop {
         let pause = match refresher.step().await {
@@ -45,7 +45,7 @@ pub async fn keep_fresh(db: Db, store: Store, policy: Policy, who: String) {
                 refresher.pause(Timestamp::now())
             }
             Err(error) => {
-                if let Some(words) = trouble.met(&error) {
+                if let Some(words) = trouble.met(&error).await {
                     tracing::error!("the view is not refreshed, and this is tried again: {words}");
                 }
                 backoff.pause().min(error.kind.longest_pause())
@@ -56,8 +56,7 @@ pub async fn keep_fresh(db: Db, store: Store, policy: Policy, who: String) {
 }
 
 struct Refresher {
-    db: Db,
-    store: Store,
+    primary: Db,
     policy: Policy,
     who: String,
     /// The last tick that needs nothing more.
@@ -99,7 +98,7 @@ impl Refresher {
     }
 
     async fn refresh(&self, reason: Reason) -> Result<(), DbError> {
-        let session = self.db.session("refresh the view").await?;
+        let session = self.primary.session("refresh the view").await?;
         match refresh_once(&session, reason, Some(&self.who)).await? {
             Outcome::Refreshed { rows, data_date, seconds } => {
                 let why = match reason {
@@ -116,7 +115,7 @@ impl Refresher {
     }
 
     async fn view_is_older_than(&self, tick: Timestamp) -> Result<bool, DbError> {
-        match self.store.last_refreshed().await {
+        match last_refreshed(&self.primary).await {
             Ok(refreshed) => Ok(refreshed < Some(tick)),
             // Restored without its rows, say: nobody can be reading it.
             Err(error) if error.kind == Kind::NotPopulated => Ok(true),
@@ -129,7 +128,7 @@ impl Refresher {
         const STATEMENT: &str = "SELECT public.treemap_source_state(), \
             (SELECT source_state FROM public.treemap_refreshes ORDER BY id DESC LIMIT 1)";
         let mut states: (Option<String>, Option<String>) = (None, None);
-        self.db
+        self.primary
             .rows("look at the source tables", LOOK, STATEMENT, &[], |row| {
                 states = (row.try_get(0)?, row.try_get(1)?);
                 Ok(())

@@ -9,10 +9,16 @@ use crate::{backoff::Backoff, error::DbError, read_model::ReadModel, store::Stor
 
 /// Loads the model, then waits for `changed` or for the next poll, for ever. A failed step keeps the old model, is told
 /// once when the trouble begins and once when it ends, and is tried again, less and less often.
-pub async fn keep_loaded(store: Store, read_model: Arc<ReadModel>, changed: Arc<Notify>, poll_interval: Duration) {
-    let mut trouble = Trouble::default();
+pub async fn keep_loaded(
+    store: Store,
+    read_model: Arc<ReadModel>,
+    changed: Arc<Notify>,
+    poll_interval: Duration,
+    mut trouble: Trouble,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(250), poll_interval.min(Duration::from_secs(10)));
     loop {
+        trouble.begin();
         match step(&store, &read_model).await {
             Ok(()) => {
                 if let Some(ended) = trouble.over() {
@@ -27,7 +33,7 @@ pub async fn keep_loaded(store: Store, read_model: Arc<ReadModel>, changed: Arc<
             }
             Err(error) => {
                 read_model.load_failed();
-                if let Some(words) = trouble.met(&error) {
+                if let Some(words) = trouble.met(&error).await {
                     let serving = if read_model.current().is_some() { "serving the last model" } else { "not ready" };
                     tracing::warn!("{serving}, and trying again: {words}");
                 }

@@ -19,7 +19,22 @@ const LOOK: Duration = Duration::from_secs(3);
 /// A load reads the whole view; one of 100,000 stocks takes under two seconds.
 const LOAD: Duration = Duration::from_secs(10);
 
-/// The treemap's statements over the pool.
+/// When the view was refreshed last; `None` when it has no rows. Differs whenever the view's content may.
+///
+/// # Errors
+/// The database is out of reach, or the view is missing or unpopulated.
+pub async fn last_refreshed(db: &Db) -> Result<Option<Timestamp>, DbError> {
+    const STATEMENT: &str = "SELECT max(last_refreshed) FROM public.mv_treemap_data";
+    let mut refreshed = None;
+    db.rows("look at mv_treemap_data", LOOK, STATEMENT, &[], |row| {
+        refreshed = row.try_get(0)?;
+        Ok(())
+    })
+    .await?;
+    Ok(refreshed)
+}
+
+/// The treemap's statements.
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
@@ -33,20 +48,12 @@ impl Store {
         Self { db, tolerance }
     }
 
-    /// When the view was refreshed last; `None` when it has no rows. Differs whenever the view's content may.
+    /// When the view was refreshed last: see [`last_refreshed`].
     ///
     /// # Errors
     /// The database is out of reach, or the view is missing or unpopulated.
     pub async fn last_refreshed(&self) -> Result<Option<Timestamp>, DbError> {
-        const STATEMENT: &str = "SELECT max(last_refreshed) FROM public.mv_treemap_data";
-        let mut refreshed = None;
-        self.db
-            .rows("look at mv_treemap_data", LOOK, STATEMENT, &[], |row| {
-                refreshed = row.try_get(0)?;
-                Ok(())
-            })
-            .await?;
-        Ok(refreshed)
+        last_refreshed(&self.db).await
     }
 
     /// The model of the view as it is now.

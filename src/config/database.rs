@@ -1,6 +1,17 @@
 //! Connection strings: as people have them, with our bounds, and never printed whole.
 
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{fmt, fs, net::IpAddr, path::PathBuf, time::Duration};
+
+use tokio_postgres::{
+    Config,
+    config::{SslMode, SslNegotiation, TargetSessionAttrs},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    conninfo,
+    tls::{self, Mode},
+};
 
 /// A connection string that `Debug` does not show.
 #[derive(Clone)]
@@ -18,65 +29,197 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A parsed connection string with our bounds on connecting. Prints the target, never the password.
+/// A checked connection string with our bounds on connecting. Prints the target, never user or password.
 #[derive(Clone)]
-pub struct DatabaseUrl(tokio_postgres::Config);
+pub struct DatabaseUrl {
+    /// One per host, to be tried in turn.
+    hosts: Vec<Config>,
+    tls: MakeRustlsConnect,
+    mode: Mode,
+    target: String,
+}
+
+/// What other libraries read in a connection string, and means nothing here: statements are unnamed anyway, and the pool
+/// has its size.
+const MEANINGLESS: [&str; 4] = ["pgbouncer", "connection_limit", "pool_timeout", "supa"];
 
 impl DatabaseUrl {
-    /// Reads a URL or a `key=value` string; white space around it is ignored.
+    /// Reads a URL or a `key=value` string, and the files that it names; white space around it is ignored.
     ///
     /// # Errors
     /// What is wrong with it, without quoting it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut config: tokio_postgres::Config = text.trim().parse().map_err(|error: tokio_postgres::Error| {
-            // The parser's words may hold a piece of a password that was cut at the wrong place: only an unknown
-            // option's name is worth the risk, and it stands before any value.
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            let option = cause.strip_prefix("unknown option ").map(|name| format!(" (unknown option {name})"));
-            format!(
-                "is not a connection string{}; expected postgres://user:password@host:5432/database, \
-                 with the special characters of a password percent-encoded",
-                option.unwrap_or_default()
-            )
-        })?;
-        if config.get_hosts().is_empty() {
+        let pairs = conninfo::pairs(text).ok_or(
+            "is not a connection string; expected postgres://user:password@host:5432/database, \
+             or host=... user=... password=... dbname=...",
+        )?;
+        let mut tls = tls::Settings::default();
+        let (mut names, mut addresses, mut ports) = (None, None, None);
+        let mut rest = Vec::new();
+        for (keyword, value) in pairs {
+            match keyword.as_str() {
+                "host" => names = Some(value),
+                "hostaddr" => addresses = Some(value),
+                "port" => ports = Some(value),
+                "sslmode" => tls.mode = Some(value),
+                "sslrootcert" => tls.roots = Some(value),
+                "sslcert" => tls.certificate = Some(value.into()),
+                "sslkey" => tls.key = Some(value.into()),
+                meaningless if MEANINGLESS.contains(&meaningless) => {}
+                "target_session_attrs" => {
+                    // libpq's newer words for what matters here.
+                    let value = match value.as_str() {
+                        "primary" => "read-write",
+                        "standby" => "read-only",
+                        other => other,
+                    };
+                    rest.push(format!("{keyword}='{}'", escape(value)));
+                }
+                _ => rest.push(format!("{keyword}='{}'", escape(&value))),
+            }
+        }
+        let common: Config = rest.join(" ").parse().map_err(|error| refused(&error))?;
+        let hosts = Host::list(names.as_deref(), addresses.as_deref(), ports.as_deref())?;
+        let mode = tls.mode(hosts.iter().all(Host::is_local))?;
+        let direct = common.get_ssl_negotiation() == SslNegotiation::Direct;
+        let client = tls.client(mode, direct)?;
+        let mut target: Vec<_> = hosts.iter().map(|host| format!("{}:{}", host.name(), host.port)).collect();
+        target.dedup();
+        let database = common.get_dbname().or(common.get_user()).unwrap_or_default();
+        Ok(Self {
+            target: format!("{}/{database}", target.join(",")),
+            hosts: hosts.iter().map(|host| host.config(common.clone(), mode)).collect(),
+            tls: MakeRustlsConnect::new(client),
+            mode,
+        })
+    }
+
+    /// What the driver connects with, host by host.
+    #[must_use]
+    pub fn hosts(&self) -> &[Config] {
+        &self.hosts
+    }
+
+    /// How the driver makes a connection private.
+    #[must_use]
+    pub const fn tls(&self) -> &MakeRustlsConnect {
+        &self.tls
+    }
+
+    /// Whether whoever answers is believed to be Postgres: asked for with `sslmode=require`.
+    #[must_use]
+    pub fn is_unverified(&self) -> bool {
+        self.mode == Mode::Require
+    }
+
+    /// The same, but only where writing is allowed: of several hosts, the primary.
+    #[must_use]
+    pub fn primary(mut self) -> Self {
+        for host in &mut self.hosts {
+            host.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        self
+    }
+}
+
+/// Words for what the driver does not take. Its own may hold a piece of a password that was cut at the wrong place: only
+/// the name of an option is worth the risk, for it stands before any value.
+fn refused(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    if let Some(name) = cause.strip_prefix("unknown option ") {
+        return format!("has an unknown option {name}");
+    }
+    cause.strip_prefix("invalid value for option ").map_or_else(
+        || "is not a connection string; expected postgres://user:password@host:5432/database".into(),
+        |name| format!("has a value for {name} that cannot be used"),
+    )
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', r"\\").replace('\'', r"\'")
+}
+
+/// One of the places where Postgres may be.
+struct Host {
+    name: Option<String>,
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl Host {
+    fn list(names: Option<&str>, addresses: Option<&str>, ports: Option<&str>) -> Result<Vec<Self>, String> {
+        let split = |text: Option<&str>| text.map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let (names, addresses) = (split(names), split(addresses));
+        let ports = split(ports).unwrap_or_else(|| vec!["5432".into()]);
+        let count = names.as_ref().or(addresses.as_ref()).map_or(0, Vec::len);
+        let fits = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|list| list.len() == count);
+        if count == 0 || names.iter().chain(&addresses).flatten().any(String::is_empty) {
             return Err("names no host; expected postgres://user:password@host:5432/database".into());
         }
-        // A dead network is noticed after some 30 s at the most, whatever the statement; see also `db`'s own clocks.
+        if !fits(&names) || !fits(&addresses) || (ports.len() > 1 && ports.len() != count) {
+            return Err("has lists of hosts, addresses and ports that are not of one length".into());
+        }
+        (0..count)
+            .map(|place| {
+                let port = ports.get(place).or(ports.first()).and_then(|port| port.trim().parse().ok());
+                let address = addresses.as_ref().map(|all| all[place].parse()).transpose();
+                Ok(Self {
+                    name: names.as_ref().map(|all| all[place].clone()),
+                    address: address.map_err(|_| "has a hostaddr that is not an IP address")?,
+                    port: port.ok_or("has a port that is not a number from 0 to 65535")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether nobody but this machine can be listening in.
+    fn is_local(&self) -> bool {
+        let name = self.name.as_deref().unwrap_or_default();
+        match self.address.or_else(|| name.parse().ok()) {
+            Some(address) => address.is_loopback(),
+            None => name == "localhost" || name.starts_with('/'),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone().or(self.address.map(|address| address.to_string())).unwrap_or_default()
+    }
+
+    fn config(&self, mut config: Config, mode: Mode) -> Config {
+        if let Some(name) = &self.name {
+            config.host(name);
+        }
+        if let Some(address) = self.address {
+            config.hostaddr(address);
+            if self.name.is_none() {
+                // What the certificate has to be for.
+                config.host(address.to_string());
+            }
+        }
+        config.port(self.port);
+        // Never `Prefer`, which goes on without TLS when the server, or whoever is in between, says that it has none.
+        let on_a_wire = self.name.as_ref().is_none_or(|name| !name.starts_with('/'));
+        config.ssl_mode(if mode == Mode::Disable || !on_a_wire { SslMode::Disable } else { SslMode::Require });
+        if config.get_connect_timeout().is_none() {
+            // Per address of the host: one that does not answer must not use up the time of the next.
+            config.connect_timeout(Duration::from_secs(2));
+        }
         if config.get_application_name().is_none() {
             config.application_name("treemap");
         }
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(5));
-        }
+        // A dead network is noticed after some 30 s at the most, whatever the statement; see also `db`'s own clocks.
         config
             .keepalives_idle(Duration::from_secs(15))
             .keepalives_interval(Duration::from_secs(5))
             .keepalives_retries(3)
             .tcp_user_timeout(Duration::from_secs(15));
-        Ok(Self(config))
-    }
-
-    /// What the driver connects with.
-    #[must_use]
-    pub const fn config(&self) -> &tokio_postgres::Config {
-        &self.0
+        config
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use tokio_postgres::config::Host;
-        let ports = self.0.get_ports();
-        for (place, host) in self.0.get_hosts().iter().enumerate() {
-            let port = ports.get(place).or(ports.first()).unwrap_or(&5432);
-            let comma = if place == 0 { "" } else { "," };
-            match host {
-                Host::Tcp(name) => write!(f, "{comma}{name}:{port}")?,
-                Host::Unix(folder) => write!(f, "{comma}{}:{port}", folder.display())?,
-            }
-        }
-        write!(f, "/{}", self.0.get_dbname().or(self.0.get_user()).unwrap_or_default())
+        f.write_str(&self.target)
     }
 }
 
@@ -96,7 +239,14 @@ pub fn url_of(setting: &str, text: Option<&Secret>, file: Option<&PathBuf>) -> R
         (None, Some(file)) => fs::read_to_string(file)
             .map_err(|error| format!("{setting}_FILE names {}, which cannot be read: {error}", file.display()))?,
     };
-    DatabaseUrl::parse(&text).map(Some).map_err(|problem| format!("{setting} {problem}"))
+    let url = DatabaseUrl::parse(&text).map_err(|problem| format!("{setting} {problem}"))?;
+    if url.is_unverified() {
+        tracing::warn!(
+            "{setting} says sslmode=require: what is sent is encrypted, but whoever answers is believed to be Postgres; \
+             sslmode=verify-full verifies it, with sslrootcert=FILE for a CA of your own"
+        );
+    }
+    Ok(Some(url))
 }
 
 #[cfg(test)]
@@ -110,17 +260,77 @@ mod tests {
             "postgres://user:hunter2@host/db?sslmode=hunter2",
             "host=h password=hunter2 port=hunter2",
             "host=h hunter2",
+            "host=h port=hunter2",
+            "host=h sslmode=hunter2",
+            "postgres://user:hunter2/db",
             "hunter2",
         ] {
             let problem = DatabaseUrl::parse(text).expect_err(text);
             assert!(!problem.contains("hunter2"), "{text}: {problem}");
         }
-        assert!(DatabaseUrl::parse("postgres://h/db?colour=red").unwrap_err().contains("`colour`"));
     }
 
     #[test]
     fn a_connection_string_prints_its_target_without_user_and_password() {
-        let url = DatabaseUrl::parse(" postgres://user:hunter2@one:6543,two/shorts\n").unwrap();
+        let url = DatabaseUrl::parse(" postgres://user:hunter2@one:6543,two/shorts?sslmode=disable\n").unwrap();
         assert_eq!(format!("{url} {url:?}"), "one:6543,two:5432/shorts one:6543,two:5432/shorts");
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let password = r"p@s:s/w%r#d\'s";
+        let url = DatabaseUrl::parse(r"postgres://u:p%40s:s%2Fw%25r%23d%5C's@h:6543/d?sslmode=disable&pgbouncer=true")
+            .unwrap();
+        let keywords = r"host=h port=6543 user=u password='p@s:s/w%r#d\\\'s' dbname=d sslmode=disable target_session_attrs=primary";
+        let keywords = DatabaseUrl::parse(keywords).unwrap();
+        for read in [&url, &keywords] {
+            assert_eq!(read.hosts()[0].get_password(), Some(password.as_bytes()));
+            assert_eq!(read.hosts()[0].get_ports(), [6543]);
+            assert_eq!(read.to_string(), "h:6543/d");
+        }
+        assert_eq!(keywords.hosts()[0].get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+    }
+
+    #[test]
+    fn postgres_is_verified_unless_it_is_here_or_somebody_asked_for_less() {
+        let mode = |text: &str| DatabaseUrl::parse(text).map(|url| url.mode);
+        for local in
+            ["postgres://localhost/d", "postgres://127.0.0.9/d", "postgres://[::1]/d", "postgres:///d?host=/tmp"]
+        {
+            assert_eq!(mode(local), Ok(Mode::Disable), "{local}");
+        }
+        for away in [
+            "postgres://db/d",
+            "postgres://10.0.0.1/d",
+            "postgres://localhost,db/d",
+            "host=localhost hostaddr=10.0.0.1",
+        ] {
+            assert_eq!(mode(away), Ok(Mode::VerifyFull), "{away}");
+        }
+        assert_eq!(mode("postgres://db/d?sslmode=require"), Ok(Mode::Require));
+        assert_eq!(mode("postgres://db/d?sslmode=require&sslrootcert=system"), Ok(Mode::VerifyCa));
+        assert_eq!(mode("postgres://db/d?sslmode=disable"), Ok(Mode::Disable));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (text, words) in [
+            ("postgres://h/d?colour=red", "unknown option `colour`"),
+            ("postgres://h/d?sslmode=prefer", "sslmode that is prefer"),
+            (
+                "postgres://h/d?sslmode=verify-full&sslrootcert=/nowhere/ca.pem",
+                "sslrootcert that cannot be used: /nowhere/ca.pem",
+            ),
+            ("postgres://h/d?sslcert=/nowhere/me.pem", "only one of sslcert and sslkey"),
+            ("postgres://h/d?connect_timeout=soon", "`connect_timeout`"),
+            ("postgres://h/d?target_session_attrs=prefer-standby", "`target_session_attrs`"),
+            ("postgres://a,b:99999/d", "port"),
+            ("host=a,b port=1,2,3", "one length"),
+            ("hostaddr=db", "hostaddr"),
+            ("user=u", "names no host"),
+        ] {
+            let problem = DatabaseUrl::parse(text).expect_err(text);
+            assert!(problem.contains(words), "{text}: {problem}");
+        }
     }
 }

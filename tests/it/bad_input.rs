@@ -1,7 +1,7 @@
 //! What is given wrongly: one clear message, a code that tells, nothing half done.
 
 use crate::support::{
-    cluster::{LOCKED_PASSWORD, cluster, free_port},
+    cluster::{PASSWORD, cluster, free_port},
     database::Database,
     files::sample,
     treemap::{command, run, treemap},
@@ -37,8 +37,13 @@ fn a_missing_database_url_is_named_with_what_is_expected() {
 
 #[test]
 fn a_wrong_database_url_is_named_and_not_quoted() {
-    for url in ["mysql://user:hunter2@host/db", "postgres://user:hunter2@host:port/db", "hunter2"] {
-        all_with(url, &["DATABASE_URL is not a connection string"]);
+    for (url, why) in [
+        ("mysql://user:hunter2@host/db", "is not a connection string"),
+        ("postgres://user:hunter2@host:port/db", "has a port that is not a number"),
+        ("hunter2", "is not a connection string"),
+        ("postgres://user:hunter2@host/db?sslmode=prefer", "has an sslmode that is prefer"),
+    ] {
+        all_with(url, &[&format!("DATABASE_URL {why}")]);
         let ran = run(command(&["serve"]).env("DATABASE_URL", url)).exits(1);
         assert!(!ran.stderr().contains("hunter2"), "{}", ran.stderr());
     }
@@ -65,7 +70,7 @@ fn a_wrong_password_is_named_and_not_quoted() {
         &url("hunter2"),
         &["password authentication failed for user \"locked\"", "Check user, password and database"],
     );
-    let right = LOCKED_PASSWORD.replace('/', "%2F").replace(':', "%3A");
+    let right = PASSWORD.replace('/', "%2F").replace(':', "%3A");
     run(command(&["status"]).env("DATABASE_URL", url(&right))).exits(1).says(&["mv_treemap_data is missing"]);
 }
 

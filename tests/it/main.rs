@@ -2,10 +2,13 @@
 
 mod answer;
 mod bad_input;
+mod failover;
 mod load_companies;
 mod load_shorts;
 mod migrations;
+mod outages;
 mod pooler;
+mod privileges;
 mod real_data;
 mod refresh;
 mod refresher;
@@ -16,4 +19,5 @@ mod serve;
 mod soak;
 mod status;
 mod support;
+mod tls;
 mod view;

@@ -202,6 +202,8 @@ fn an_index_that_was_dropped_is_found_and_made_again() {
 #[test]
 fn a_role_without_rights_is_told_so_and_changes_nothing() {
     let database = Database::empty();
+    // As it is since version 15.
+    database.psql("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     run(command(&["migrate"]).env("DATABASE_URL", database.url_of("stranger")))
         .exits(1)
         .says(&["permission denied for schema public", "role that owns"]);

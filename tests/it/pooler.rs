@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
+    cluster::cluster,
     database::Database,
     eventually,
     files::sample,
@@ -14,8 +15,8 @@ use crate::support::{
 #[tokio::test]
 async fn a_listen_that_never_delivers_is_found_out_told_once_and_made_up_for_by_the_poll() {
     let database = Database::with_sample();
-    let pooler = Pooler::start(&database);
-    let server = Server::start_with(&pooler.url(), &["--poll-interval", "200ms"]).await;
+    let pooler = Pooler::start(cluster().port);
+    let server = Server::start_with(&pooler.url(&database), &["--poll-interval", "200ms"]).await;
     server.becomes_ready().await;
     let why = server.logged("refreshes are noticed by polling only: ").await;
     assert!(why.contains("delivers nothing") && why.contains("LISTEN_DATABASE_URL"), "{why}");
@@ -37,9 +38,9 @@ async fn a_listen_that_never_delivers_is_found_out_told_once_and_made_up_for_by_
 #[tokio::test]
 async fn a_direct_connection_for_listen_beside_the_pooler_hears_at_once() {
     let database = Database::with_sample();
-    let pooler = Pooler::start(&database);
+    let pooler = Pooler::start(cluster().port);
     let arguments = ["--poll-interval", "1h", "--listen-database-url", &database.url()];
-    let server = Server::start_with(&pooler.url(), &arguments).await;
+    let server = Server::start_with(&pooler.url(&database), &arguments).await;
     server.becomes_ready().await;
     server.logged("listening for refreshes").await;
     database.add_companies(&[("TOP", "'Banks'")]);
@@ -55,8 +56,8 @@ async fn a_direct_connection_for_listen_beside_the_pooler_hears_at_once() {
 #[tokio::test]
 async fn every_command_works_through_the_pooler_again_and_again() {
     let database = Database::empty();
-    let pooler = Pooler::start(&database);
-    let through = |arguments: &[&str]| run(command(arguments).env("DATABASE_URL", pooler.url()));
+    let pooler = Pooler::start(cluster().port);
+    let through = |arguments: &[&str]| run(command(arguments).env("DATABASE_URL", pooler.url(&database)));
     for _ in 0..3 {
         through(&["migrate"]).succeeds();
         through(&["load", "companies", &sample().companies()]).succeeds();
@@ -71,9 +72,9 @@ async fn every_command_works_through_the_pooler_again_and_again() {
         "0"
     );
     // The loader is the one command that has to prepare a statement: it leaves none behind on the pooler's connections.
-    let left = pooler.psql("SELECT count(*) FROM pg_prepared_statements");
+    let left = pooler.psql(&database, "SELECT count(*) FROM pg_prepared_statements");
     assert_eq!(left.trim(), "0");
-    let lock = pooler.psql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())");
+    let lock = pooler.psql(&database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())");
     assert_eq!(lock.trim(), "0");
     tokio::time::timeout(Duration::from_secs(5), database.connect()).await.unwrap();
 }

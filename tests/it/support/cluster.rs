@@ -1,37 +1,93 @@
-//! One Postgres cluster for the whole test binary, on a free port, gone when the binary ends, however it ends.
+//! Postgres clusters on free ports, gone when the test binary ends, however it ends: one that most tests share, and one
+//! of its own for a test that stops it, kills it, or needs it to be another.
 
 use std::{
     env, fs,
     net::TcpListener,
+    ops::Deref,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
+    time::{Duration, Instant},
 };
+
+use super::PATIENCE;
 
 pub struct Cluster {
     pub port: u16,
     /// Removed when the tests end: whatever outlives a single test goes in here.
     pub folder: PathBuf,
+    /// As the server's arguments.
+    settings: String,
 }
 
-/// The password of the role `locked`, the only one that needs one.
-pub const LOCKED_PASSWORD: &str = "s3cret/of:locked";
+/// A cluster that is stopped when the test ends.
+pub struct OwnCluster(&'static Cluster);
+
+/// In every connection string of the tests, and nowhere else: whoever prints it gives a secret away. Most roles are let in
+/// without it.
+pub const PASSWORD: &str = "s3cret/of:all";
 
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(Cluster::start)
+    CLUSTER.get_or_init(|| Cluster::start(&[]))
+}
+
+impl OwnCluster {
+    /// A cluster with more settings, each as `name=value`.
+    pub fn start(settings: &[&str]) -> Self {
+        Self(Box::leak(Box::new(Cluster::start(settings))))
+    }
+
+    /// For a database that is its.
+    pub fn shared(&self) -> &'static Cluster {
+        self.0
+    }
+
+    /// A hot standby that follows this cluster, which is stopped for a moment to be copied.
+    pub fn standby(&self) -> Self {
+        self.stop("fast");
+        let folder = new_folder();
+        let data = folder.join("data");
+        output(Owner::of_processes().run("cp").arg("-a").arg(self.folder.join("data")).arg(&data));
+        let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", self.port);
+        fs::write(data.join("postgresql.auto.conf"), primary).unwrap();
+        fs::write(data.join("standby.signal"), "").unwrap();
+        let standby = Cluster { port: free_port(), folder, settings: self.settings.clone() };
+        self.start_again();
+        standby.start_again();
+        Self(Box::leak(Box::new(standby)))
+    }
+}
+
+impl Deref for OwnCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.0
+    }
+}
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        let _ = self.pg_ctl().args(["-m", "immediate", "stop"]).output();
+    }
 }
 
 impl Cluster {
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        self.url_of("postgres", database)
     }
 
-    fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("treemap-test-").tempdir().unwrap().keep();
+    pub fn url_of(&self, role: &str, database: &str) -> String {
+        let password = PASSWORD.replace('/', "%2F").replace(':', "%3A");
+        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn start(settings: &[&str]) -> Self {
+        let folder = new_folder();
         let owner = Owner::of_processes();
-        owner.give(&folder);
         let data = folder.join("data");
         let mut initdb = owner.command("initdb");
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]).arg("-D").arg(&data);
@@ -43,26 +99,80 @@ impl Cluster {
         let hba = data.join("pg_hba.conf");
         let trusting = fs::read_to_string(&hba).unwrap();
         fs::write(&hba, format!("host all locked all scram-sha-256\n{trusting}")).unwrap();
-
-        let port = free_port();
-        let settings = format!(
-            "-p {port} -k {} -c listen_addresses=127.0.0.1 -c fsync=off -c synchronous_commit=off \
-             -c full_page_writes=off -c max_connections=200",
-            folder.display()
-        );
-        remove_with_this_process(&folder);
-        let log = folder.join("log");
-        let mut start = owner.command("pg_ctl");
-        start.arg("-D").arg(&data).args(["-w", "-o", &settings, "-l"]).arg(&log).arg("start");
-        // The server inherits what pg_ctl has: no pipe of ours, or reading it would never end.
-        let status = start.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{}", fs::read_to_string(log).unwrap_or_default());
-        let cluster = Self { port, folder };
-        cluster.psql(
-            "postgres",
-            &format!("CREATE ROLE locked LOGIN PASSWORD '{LOCKED_PASSWORD}'; CREATE ROLE stranger LOGIN"),
-        );
+        let settings = settings.iter().flat_map(|setting| ["-c ", setting, " "]).collect();
+        let cluster = Self { port: free_port(), folder, settings };
+        cluster.start_again();
         cluster
+            .psql("postgres", &format!("CREATE ROLE locked LOGIN PASSWORD '{PASSWORD}'; CREATE ROLE stranger LOGIN"));
+        cluster
+    }
+
+    /// Starts it, new or stopped or killed, and waits until it takes connections.
+    pub fn start_again(&self) {
+        self.start_by(self.pg_ctl().arg("-w"), "");
+    }
+
+    /// Starts it with `standby.signal` in place: it recovers, and turns everybody away.
+    pub fn start_without_connections(&self) {
+        self.start_by(self.pg_ctl().arg("-W"), "-c hot_standby=off");
+    }
+
+    /// Starts it with a disk of 24 MB beside its own, and gives its folder; `None` where that takes rights that we do not have.
+    pub fn start_with_a_small_disk(&self) -> Option<PathBuf> {
+        let (user, group) = Owner::of_processes().0?;
+        let small = self.folder.join("small");
+        fs::create_dir(&small).unwrap();
+        // Mounted where only the server sees it: gone when it is.
+        let mut unshare = Command::new("unshare");
+        unshare.current_dir("/").args(["--mount", "sh", "-c"]);
+        unshare.arg(format!(
+            r#"mount -t tmpfs -o size=24m,mode=700,uid={user},gid={group} tmpfs "$0" &&
+            exec setpriv --reuid={user} --regid={group} --clear-groups "$@""#
+        ));
+        unshare.arg(&small).arg(program("pg_ctl")).arg("-D").arg(self.folder.join("data")).arg("-w");
+        self.start_by(&mut unshare, "");
+        Some(small)
+    }
+
+    fn start_by(&self, pg_ctl: &mut Command, more: &str) {
+        let settings = format!(
+            "-p {} -k {} -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c max_connections=200 {more} {}",
+            self.port,
+            self.folder.display(),
+            self.settings,
+        );
+        let log = self.folder.join("log");
+        pg_ctl.args(["-o", &settings, "-l"]).arg(&log).arg("start");
+        // The server inherits what pg_ctl has: no pipe of ours, or reading it would never end.
+        pg_ctl.stdout(Stdio::null()).stderr(Stdio::null());
+        let begun = Instant::now();
+        while !pg_ctl.status().unwrap().success() {
+            // One that was killed is not gone before its last process is.
+            assert!(begun.elapsed() < PATIENCE, "{}", fs::read_to_string(&log).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Stops it: `fast` ends sessions in an orderly way, `immediate` does not.
+    pub fn stop(&self, mode: &str) {
+        output(self.pg_ctl().args(["-w", "-m", mode, "stop"]));
+    }
+
+    /// Kills the postmaster, as if the machine had lost it.
+    pub fn kill(&self) {
+        let pid = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        output(Command::new("kill").args(["-KILL", pid.lines().next().unwrap()]));
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        output(self.pg_ctl().args(["-w", "promote"]));
+    }
+
+    fn pg_ctl(&self) -> Command {
+        let mut command = Owner::of_processes().command("pg_ctl");
+        command.arg("-D").arg(self.folder.join("data"));
+        command
     }
 
     /// Runs psql with SQL text; panics when a statement fails.
@@ -78,6 +188,13 @@ impl Cluster {
     }
 }
 
+fn new_folder() -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("treemap-test-").tempdir().unwrap().keep();
+    Owner::of_processes().give(&folder);
+    remove_with_this_process(&folder);
+    folder
+}
+
 /// A port that is free now. Nobody else takes it in the moment until it is used: the system hands out others first.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -88,21 +205,25 @@ pub struct Owner(Option<(u32, u32)>);
 
 impl Owner {
     pub fn of_processes() -> Self {
-        let number = |flag: &str, user: &str| {
-            let answer = Command::new("id").args([flag, user]).output().ok()?;
-            String::from_utf8(answer.stdout).ok()?.trim().parse::<u32>().ok()
+        static IDS: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+        let find = || {
+            let number = |flag: &str, user: &str| {
+                let answer = Command::new("id").args([flag, user]).output().ok()?;
+                String::from_utf8(answer.stdout).ok()?.trim().parse::<u32>().ok()
+            };
+            if output(Command::new("id").arg("-u")).trim() != "0" {
+                return None;
+            }
+            let ids =
+                ["postgres", "nobody"].into_iter().find_map(|user| Some((number("-u", user)?, number("-g", user)?)));
+            Some(ids.expect("root runs the tests, and there is no user postgres or nobody to step down to"))
         };
-        let me = output(Command::new("id").arg("-u"));
-        if me.trim() != "0" {
-            return Self(None);
-        }
-        let ids = ["postgres", "nobody"].into_iter().find_map(|user| Some((number("-u", user)?, number("-g", user)?)));
-        Self(Some(ids.expect("root runs the tests, and there is no user postgres or nobody to step down to")))
+        Self(*IDS.get_or_init(find))
     }
 
-    pub fn give(&self, folder: &Path) {
+    pub fn give(&self, path: &Path) {
         if let Some((user, group)) = self.0 {
-            chown(folder, Some(user), Some(group)).unwrap();
+            chown(path, Some(user), Some(group)).unwrap();
         }
     }
 
@@ -123,7 +244,9 @@ impl Owner {
 
 /// A program of Postgres.
 pub fn program(name: &str) -> PathBuf {
-    programs().join(name)
+    let own = programs().join(name);
+    // Binaries from elsewhere come without psql; any version of it will do.
+    if own.exists() { own } else { name.into() }
 }
 
 /// Where initdb and the others are: `TREEMAP_TEST_PG_BIN`, or the newest of Debian's, or with `pg_config`.
@@ -145,17 +268,21 @@ fn programs() -> &'static Path {
     })
 }
 
-/// Stops the cluster and removes its folder when this process is gone: the watcher reads from a pipe that only this
-/// process can write to, so it reads on until then.
-#[expect(clippy::zombie_processes, reason = "it outlives this process, as it must")]
+/// Stops the cluster and removes its folder when this process is gone.
 fn remove_with_this_process(folder: &Path) {
-    const WATCH: &str = r#"cat > /dev/null
-        kill -QUIT "$(head -n 1 "$0/data/postmaster.pid")"
-        while [ -e "$0/data/postmaster.pid" ]; do sleep 0.1; done
+    const REMOVE: &str = r#"pid=$(head -n 1 "$0/data/postmaster.pid") && kill -QUIT "$pid"
+        while [ -n "$pid" ] && kill -0 "$pid"; do sleep 0.1; done
         rm -rf "$0""#;
+    after_this_process(REMOVE, &folder.display().to_string());
+}
+
+/// Runs a shell's script when this process is gone, however it went: the watcher reads from a pipe that only this process can
+/// write to, so it reads on until then.
+#[expect(clippy::zombie_processes, reason = "it outlives this process, as it must")]
+pub fn after_this_process(script: &str, argument: &str) {
     let mut watch = Command::new("sh");
     // In a process group of its own: Ctrl-C ends the tests, not the one who cleans up after them.
-    watch.args(["-c", WATCH]).arg(folder).process_group(0);
+    watch.args(["-c", &format!("cat > /dev/null; {script}"), argument]).process_group(0);
     let mut watch = watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::mem::forget(watch.stdin.take());
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use tokio_postgres::{Client, NoTls};
 
 use super::{
-    cluster::{Cluster, cluster},
+    cluster::{Cluster, OwnCluster, cluster},
     files,
     treemap::treemap,
 };
@@ -21,13 +21,29 @@ pub struct Database {
 impl Database {
     /// With nothing in it.
     pub fn empty() -> Self {
-        Self::from_template("template0")
+        Self::from_template(cluster(), "template0")
+    }
+
+    /// With the sample, in a cluster of the test's own.
+    pub fn with_sample_in(cluster: &OwnCluster) -> Self {
+        let database = Self::from_template(cluster.shared(), "template0");
+        database.load_sample();
+        database
+    }
+
+    fn load_sample(&self) {
+        let sample = files::sample();
+        treemap(self, &["migrate"]).succeeds();
+        treemap(self, &["load", "companies", &sample.companies()]).succeeds();
+        treemap(self, &["load", "shorts", &sample.reports()]).succeeds();
+        treemap(self, &["refresh"]).succeeds();
     }
 
     /// Migrated, and without rows.
     pub fn migrated() -> Self {
         static TEMPLATE: OnceLock<Database> = OnceLock::new();
         Self::from_template(
+            cluster(),
             &TEMPLATE
                 .get_or_init(|| {
                     let template = Self::empty();
@@ -42,23 +58,20 @@ impl Database {
     pub fn with_sample() -> Self {
         static TEMPLATE: OnceLock<Database> = OnceLock::new();
         Self::from_template(
+            cluster(),
             &TEMPLATE
                 .get_or_init(|| {
-                    let template = Self::migrated();
-                    let sample = files::sample();
-                    treemap(&template, &["load", "companies", &sample.companies()]).succeeds();
-                    treemap(&template, &["load", "shorts", &sample.reports()]).succeeds();
-                    treemap(&template, &["refresh"]).succeeds();
+                    let template = Self::empty();
+                    template.load_sample();
                     template
                 })
                 .name,
         )
     }
 
-    fn from_template(template: &str) -> Self {
+    fn from_template(cluster: &'static Cluster, template: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let cluster = cluster();
         cluster.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
         Self { name, cluster }
     }
@@ -67,8 +80,13 @@ impl Database {
         self.cluster.url(&self.name)
     }
 
+    /// The same database at another port of this machine.
+    pub fn url_at(&self, port: u16) -> String {
+        self.url().replace(&format!(":{}/", self.cluster.port), &format!(":{port}/"))
+    }
+
     pub fn url_of(&self, role: &str) -> String {
-        self.url().replace("postgres@", &format!("{role}@"))
+        self.cluster.url_of(role, &self.name)
     }
 
     /// Runs SQL and gives what psql prints, unaligned.
@@ -113,7 +131,8 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        // A cluster of the test's own may be stopped by now, and goes as a whole.
+        if !std::thread::panicking() && std::ptr::eq(self.cluster, cluster()) {
             self.cluster.psql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }

@@ -2,8 +2,11 @@
 
 pub mod cluster;
 pub mod database;
+pub mod docs;
 pub mod files;
+pub mod outage;
 pub mod pooler;
+pub mod proxy;
 pub mod server;
 pub mod treemap;
 

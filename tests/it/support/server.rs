@@ -13,7 +13,7 @@ use industry_treemap::proto::{
 use tonic::{Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::{database::Database, eventually, treemap};
+use super::{cluster::PASSWORD, database::Database, eventually, pooler, treemap};
 
 pub struct Server {
     process: Child,
@@ -46,7 +46,12 @@ impl Server {
     /// Starts a server by a command that ends with the binary.
     pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen-addr", "127.0.0.1:0"]).args(arguments);
-        command.env("DATABASE_URL", database_url).stderr(Stdio::piped());
+        if let Some(pooled) = pooler::for_all(database_url) {
+            command.env("DATABASE_URL", pooled).env("LISTEN_DATABASE_URL", database_url);
+        } else {
+            command.env("DATABASE_URL", database_url);
+        }
+        command.stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -133,6 +138,8 @@ impl Drop for Server {
         let _ = self.process.wait();
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
+        } else {
+            assert!(!self.log().contains(PASSWORD), "the log gives a secret away: {}", self.log());
         }
     }
 }

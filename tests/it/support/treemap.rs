@@ -2,31 +2,16 @@
 
 use std::process::{Command, Output};
 
-use super::database::Database;
-
-/// Every setting that a developer's shell might carry into a test.
-const SETTINGS: [&str; 14] = [
-    "DATABASE_URL",
-    "DATABASE_URL_FILE",
-    "LISTEN_DATABASE_URL",
-    "LISTEN_DATABASE_URL_FILE",
-    "TREEMAP_LISTEN_ADDR",
-    "TREEMAP_LOG",
-    "TREEMAP_MAX_AGE",
-    "TREEMAP_MAX_DATA_AGE",
-    "TREEMAP_POLL_INTERVAL",
-    "TREEMAP_REFRESH_SCHEDULE",
-    "TREEMAP_REFRESH_TIMEZONE",
-    "TREEMAP_SOURCE_INTERVAL",
-    "TREEMAP_SOURCE_LONGEST_WAIT",
-    "TREEMAP_SOURCE_QUIET",
-];
+use super::{cluster::PASSWORD, database::Database};
 
 /// The binary, with no setting but those that a test gives it.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_treemap"));
     command.args(arguments);
-    for setting in SETTINGS {
+    // Whatever a developer's shell might carry into a test.
+    for (setting, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("TREEMAP_") || name.contains("DATABASE_URL"))
+    {
         command.env_remove(setting);
     }
     command
@@ -40,7 +25,9 @@ pub fn treemap(database: &Database, arguments: &[&str]) -> Run {
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Run {
     let output = command.output().unwrap();
-    Run { said: format!("{command:?}"), output }
+    let run = Run { said: format!("{command:?}"), output };
+    assert!(!(run.stdout() + &run.stderr()).contains(PASSWORD), "{} gives a secret away", run.said);
+    run
 }
 
 /// What a run came to.

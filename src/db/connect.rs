@@ -1,0 +1,61 @@
+//! Making a connection: host by host, so that one that accepts and stays silent does not keep us from the next.
+
+use std::time::Duration;
+
+use deadpool_postgres::Connect;
+use futures_util::future::BoxFuture;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{Client, Config, Connection, Error, Socket, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::{
+    config::DatabaseUrl,
+    error::{DbError, Kind},
+};
+
+/// How long a connection may take to be made, with everything that the server asks before it is ready.
+pub const CONNECT: Duration = Duration::from_secs(4);
+
+/// A connection as the driver has it: who holds it has to poll it.
+pub type Wire = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// Connects to the first host that answers and is what the URL asks for.
+///
+/// # Errors
+/// None does in time; the last one's reason.
+pub async fn connect(url: &DatabaseUrl, doing: &'static str) -> Result<(Client, Wire), DbError> {
+    match timeout(CONNECT, first_of(url)).await {
+        Ok(connected) => connected.map_err(|error| DbError::new(doing, &error)),
+        Err(_) => Err(DbError::of_kind(Kind::Unreachable, doing, super::silent(CONNECT))),
+    }
+    .map_err(|error| error.at(url))
+}
+
+/// The same without a bound on the last host: that is the caller's.
+async fn first_of(url: &DatabaseUrl) -> Result<(Client, Wire), Error> {
+    let hosts = url.hosts();
+    let share = CONNECT / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
+    let (last, others) = hosts.split_last().expect("a connection string without a host is refused");
+    for host in others {
+        match timeout(share, host.connect(url.tls().clone())).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => tracing::debug!("{}", DbError::new("connect to one of the hosts", &error)),
+            Err(_) => tracing::debug!("one of the hosts of {url} is silent"),
+        }
+    }
+    last.connect(url.tls().clone()).await
+}
+
+impl Connect for DatabaseUrl {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        Box::pin(async {
+            let (client, connection) = first_of(self).await?;
+            Ok((client, drive(connection)))
+        })
+    }
+}
+
+/// Polls a connection for as long as its client lives. One that breaks shows in the statement that runs on it.
+pub fn drive(connection: Wire) -> JoinHandle<()> {
+    tokio::spawn(async { drop(connection.await) })
+}

@@ -1,0 +1,44 @@
+//! What both sides of TLS share: the cryptography, and certificates and keys from PEM files.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+};
+
+/// The cryptography, named wherever it is needed: a default of the process would be one more thing to be set in time.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// The certificates of a PEM file, in its order.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
+    match read() {
+        Ok(none) if none.is_empty() => Err(format!("{} holds no certificate in PEM form", file.display())),
+        found => found.map_err(|error| unreadable(file, &error)),
+    }
+}
+
+/// The private key of a PEM file.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
+        pem::Error::NoItemsFound => format!("{} holds no unencrypted private key in PEM form", file.display()),
+        error => unreadable(file, &error),
+    })
+}
+
+fn unreadable(file: &Path, error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!("{} cannot be read: {error}", file.display()),
+        error => format!("{} is not in PEM form: {error}", file.display()),
+    }
+}
