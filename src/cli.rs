@@ -1,5 +1,6 @@
 //! The `treemap` command: one file per subcommand.
 
+mod healthcheck;
 mod load;
 mod migrate;
 mod refresh;
@@ -8,10 +9,11 @@ mod serve;
 mod status;
 mod table;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+
+use crate::telemetry::{LogFormat, Telemetry};
 
 /// The industry treemap of ASX short positions: loads the reports, keeps the view, serves the answers
 #[derive(Debug, Parser)]
@@ -22,16 +24,20 @@ pub struct Cli {
     /// What to log to standard error: error, warn, info, debug or trace, also per module
     #[arg(long, env = "TREEMAP_LOG", default_value = "info", global = true, value_name = "FILTER")]
     log: String,
+    /// How to write logs: text on a terminal and JSON otherwise, or always one of them
+    #[arg(long, env = "TREEMAP_LOG_FORMAT", default_value = "auto", global = true, value_name = "FORMAT")]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Migrate(migrate::Migrate),
     Load(load::Load),
     Refresh(refresh::Refresh),
     Status(status::Status),
     Sample(sample::Sample),
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 impl Cli {
@@ -41,23 +47,23 @@ impl Cli {
     /// # Errors
     /// What went wrong, in words for a person.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let filter = EnvFilter::try_new(&self.log)
-            .map_err(|error| anyhow::anyhow!("TREEMAP_LOG is {:?}: {error}; expected a level, as info", self.log))?;
-        // The pool's own line for a broken connection says less than ours, a second time.
-        let filter = filter.add_directive("deadpool.postgres=off".parse()?);
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .init();
-        match self.command {
-            Command::Serve(command) => command.run().await,
-            Command::Migrate(command) => command.run().await,
-            Command::Load(command) => command.run().await,
-            Command::Refresh(command) => command.run().await,
-            Command::Status(command) => command.run().await,
-            Command::Sample(command) => command.run(),
+        let telemetry = Telemetry::start(&self.log, self.log_format)?;
+        let ran = self.command.run(&telemetry).await;
+        telemetry.end();
+        ran
+    }
+}
+
+impl Command {
+    async fn run(self, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Serve(command) => command.run(telemetry.is_tracing()).await,
+            Self::Migrate(command) => command.run().await,
+            Self::Load(command) => command.run().await,
+            Self::Refresh(command) => command.run().await,
+            Self::Status(command) => command.run().await,
+            Self::Sample(command) => command.run(),
+            Self::Healthcheck(command) => command.run(),
         }
     }
 }

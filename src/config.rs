@@ -1,16 +1,20 @@
 //! Every setting: flag, environment variable, default and meaning, read once. Nothing here touches the network.
 //! All mistakes are found together and named by their setting; a secret is never printed, not even a wrong one.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 
 mod conninfo;
 mod database;
+mod server;
 mod tls;
 
-pub use self::database::DatabaseUrl;
-use self::database::{Secret, url_of};
+pub use self::{database::DatabaseUrl, server::ServerConfig};
+use self::{
+    database::{Secret, url_of},
+    server::ServerArgs,
+};
 use crate::schedule::Schedule;
 
 /// Where Postgres is: shared by every command that talks to it.
@@ -46,9 +50,8 @@ pub struct ServeArgs {
     /// A file that holds the URL for LISTEN, instead of `LISTEN_DATABASE_URL`
     #[arg(long, env = "LISTEN_DATABASE_URL_FILE", value_name = "FILE")]
     listen_database_url_file: Option<PathBuf>,
-    /// Address and port to serve gRPC on; port 0 takes a free one and logs it
-    #[arg(long, env = "TREEMAP_LISTEN_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
-    listen_addr: String,
+    #[command(flatten)]
+    server: ServerArgs,
     /// How often to look whether the view was refreshed, beside being notified
     #[arg(long, env = "TREEMAP_POLL_INTERVAL", default_value = "10s", value_name = "DURATION")]
     poll_interval: String,
@@ -90,12 +93,19 @@ pub struct Clock {
 /// Checked settings of `treemap serve`.
 #[derive(Debug)]
 pub struct Config {
+    /// How clients are met.
+    pub server: ServerConfig,
+    /// Where answers come from.
+    pub data: DataConfig,
+}
+
+/// Checked settings of the read model and of what keeps it and its view fresh.
+#[derive(Debug)]
+pub struct DataConfig {
     /// Where queries go.
     pub database: DatabaseUrl,
     /// Where LISTEN goes.
     pub listen_database: DatabaseUrl,
-    /// Where gRPC is served.
-    pub listen_addr: SocketAddr,
     /// The time between two looks at the view.
     pub poll_interval: Duration,
     /// How old an answer may be before it is marked stale.
@@ -232,9 +242,7 @@ impl ServeArgs {
             self.listen_database_url.as_ref(),
             self.listen_database_url_file.as_ref(),
         ));
-        let listen_addr = problems.note(self.listen_addr.trim().parse().map_err(|_| {
-            format!("TREEMAP_LISTEN_ADDR is {:?}; expected an address and a port, as 127.0.0.1:50051", self.listen_addr)
-        }));
+        let server = self.server.read(problems);
         let poll_interval = problems.note(duration("TREEMAP_POLL_INTERVAL", &self.poll_interval));
         let tolerance = self.tolerance.read(problems);
         let clock = self.schedule.read(problems);
@@ -247,14 +255,14 @@ impl ServeArgs {
         let (quiet, longest_wait) = (quiet?, longest_wait?);
         let sources = sources?.map(|interval| Sources { interval, quiet, longest_wait });
         let (database, listen_database) = (database?, listen_database?);
-        Some(Config {
+        let data = DataConfig {
             listen_database: listen_database.unwrap_or_else(|| database.clone()),
             database,
-            listen_addr: listen_addr?,
             poll_interval: poll_interval?,
             tolerance: tolerance?,
             refresh: Policy { schedule: clock?.schedule, sources },
-        })
+        };
+        Some(Config { server: server?, data })
     }
 }
 

@@ -71,6 +71,13 @@ impl Db {
         Ok(Session { connection: Connection::Pooled(Some(connection)), broken: AtomicBool::new(false) })
     }
 
+    /// Connections that are open, and of these the idle ones.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.available)
+    }
+
     /// Runs one statement that only reads, in a transaction of its own, and hands each row to `each`.
     ///
     /// # Errors

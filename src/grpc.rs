@@ -1,17 +1,12 @@
 //! `GetIndustryTreeMap`: from proto to domain to read model to wire, and what goes wrong to gRPC status.
 
+pub mod calls;
 pub mod codec;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use tonic::{
-    Code, Response, Status,
-    metadata::{Ascii, MetadataMap, MetadataValue},
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tonic::{Code, Response, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
@@ -26,7 +21,7 @@ mod generated {
 }
 pub use generated::shorted_stocks_service_server::{SERVICE_NAME, ShortedStocksServiceServer};
 
-/// How long a request without a deadline of its own waits for the first model.
+/// How long a request waits for the first model; its deadline, which is seen to in [`calls`], may end that sooner.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// When a client that found no model should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -45,23 +40,17 @@ impl TreemapService {
     }
 
     /// The current model, or the first one when the server has just started.
-    async fn model(&self, metadata: &MetadataMap) -> Result<Arc<Model>, Status> {
+    async fn model(&self) -> Result<Arc<Model>, Status> {
         if let Some(model) = self.read_model.current() {
             return Ok(model);
         }
-        let deadline = deadline(metadata);
-        let wait = deadline.map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
-        match tokio::time::timeout(wait, self.read_model.first()).await {
-            Ok(Some(model)) => Ok(model),
-            Err(_) if deadline.is_some_and(|left| left <= LONGEST_WAIT) => {
-                Err(Status::deadline_exceeded("the treemap was not loaded before the deadline"))
-            }
-            Ok(None) | Err(_) => Err(Status::with_error_details(
+        tokio::time::timeout(LONGEST_WAIT, self.read_model.first()).await.ok().flatten().ok_or_else(|| {
+            Status::with_error_details(
                 Code::Unavailable,
                 "the treemap is not loaded yet; the server goes on trying",
                 ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
-            )),
-        }
+            )
+        })
     }
 }
 
@@ -73,7 +62,7 @@ impl generated::shorted_stocks_service_server::ShortedStocksService for TreemapS
     ) -> Result<Response<Answer>, Status> {
         let message = request.get_ref();
         let treemap_request = Request::parse(&message.period, message.limit, message.view_mode).map_err(refuse)?;
-        let model = self.model(request.metadata()).await?;
+        let model = self.model().await?;
         let mut response = Response::new(Answer::new(model, treemap_request));
         let metadata = freshness(response.get_ref());
         *response.metadata_mut() = metadata;
@@ -91,69 +80,22 @@ fn refuse(invalid: InvalidRequest) -> Status {
 
 /// The initial metadata of an answer: what served it, and how fresh it is.
 fn freshness(answer: &Answer) -> MetadataMap {
+    static PERIOD: HeaderName = HeaderName::from_static("treemap-period");
+    static VERSION: HeaderName = HeaderName::from_static("treemap-version");
+    static DATA_DATE: HeaderName = HeaderName::from_static("treemap-data-date");
+    static LAST_REFRESHED: HeaderName = HeaderName::from_static("treemap-last-refreshed");
+    static STALE: HeaderName = HeaderName::from_static("treemap-stale");
     let model = answer.model();
-    let mut metadata = MetadataMap::with_capacity(8);
-    metadata.insert("treemap-period", MetadataValue::from_static(Period::name(answer.period())));
-    let text = |bytes: &Bytes| MetadataValue::<Ascii>::try_from(bytes.clone()).ok();
-    let dated = [
-        ("treemap-version", Some(&model.version)),
-        ("treemap-data-date", model.data_date.as_ref()),
-        ("treemap-last-refreshed", model.last_refreshed.as_ref()),
-    ];
-    for (key, value) in dated {
-        if let Some(value) = value.and_then(text) {
-            metadata.insert(key, value);
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(&PERIOD, HeaderValue::from_static(Period::name(answer.period())));
+    headers.insert(&VERSION, model.version.clone());
+    for (name, value) in [(&DATA_DATE, &model.data_date), (&LAST_REFRESHED, &model.last_refreshed)] {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
         }
     }
-    if SystemTime::now() >= model.stale_from {
-        metadata.insert("treemap-stale", MetadataValue::from_static("true"));
+    if model.is_stale() {
+        headers.insert(&STALE, HeaderValue::from_static("true"));
     }
-    metadata
-}
-
-/// How long the client still waits, less a margin: tonic counts the same deadline since a little earlier, and answers
-/// CANCELLED if it gets there first.
-fn deadline(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let nanoseconds: u64 = match unit {
-        "H" => 3_600_000_000_000,
-        "M" => 60_000_000_000,
-        "S" => 1_000_000_000,
-        "m" => 1_000_000,
-        "u" => 1_000,
-        "n" => 1,
-        _ => return None,
-    };
-    // The protocol allows eight digits; a longer wait than u64 nanoseconds is no deadline.
-    let left = digits.parse::<u32>().ok().and_then(|count| nanoseconds.checked_mul(count.into()))?;
-    let left = Duration::from_nanos(left);
-    Some(left.saturating_sub((left / 10).max(Duration::from_millis(10))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_deadline_is_read_in_every_unit_and_nonsense_is_none() {
-        let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            deadline(&metadata)
-        };
-        assert_eq!(read("10S"), Some(Duration::from_secs(9)));
-        assert_eq!(read("100m"), Some(Duration::from_millis(90)));
-        assert_eq!(read("50000u"), Some(Duration::from_millis(40)));
-        assert_eq!(read("10n"), Some(Duration::ZERO));
-        assert_eq!(read("1M"), Some(Duration::from_secs(54)));
-        assert_eq!(read("1H"), Some(Duration::from_secs(3240)));
-        for nonsense in ["", "S", "10", "10x", "-1S", "99999999H", "\u{e9}"] {
-            let mut metadata = MetadataMap::new();
-            if let Ok(value) = nonsense.parse() {
-                metadata.insert("grpc-timeout", value);
-            }
-            assert_eq!(deadline(&metadata), None, "{nonsense:?}");
-        }
-    }
+    MetadataMap::from_headers(headers)
 }

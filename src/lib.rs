@@ -4,6 +4,8 @@
 //!
 //! - [`cli`]: the `treemap` command, one file per subcommand
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
+//! - [`server`]: the listener: connections, their limits, TLS, their end
+//! - [`admin`]: the port for ops: alive, ready, metrics
 //! - [`grpc`]: a request from proto to domain to read model to wire, and the mapping to gRPC status
 //! - [`listen`], [`reload`]: notice that the view changed; load the read model again
 //! - [`refresher`]: decides when the view is refreshed
@@ -13,15 +15,17 @@
 //! - [`treemap`]: period, view mode, limit: what a valid request is
 //! - [`db`]: the one door to Postgres: connections, pool, bounds
 //! - [`backoff`], [`trouble`]: the pause before the next try; telling of a failure once
+//! - [`metrics`], [`telemetry`]: what is counted; logs and traces
 //! - [`tls`]: certificates and keys, for both sides of TLS
 //! - [`config`]: every setting, read once
 //! - [`schedule`]: the ticks of a cron pattern in a time zone
 //! - [`error`]: what can go wrong with the database, by what to do about it
 //!
-//! A request goes `grpc` → `treemap` → `read_model` → `grpc::codec`; it meets the database only when no model has been
+//! A request goes `server` → `grpc::calls` → `grpc` → `treemap` → `read_model` → `grpc::codec`; it meets the database only when no model has been
 //! loaded yet, and then it waits. A refresh goes `refresher` → `refresh` → `refresh_treemap_data()` in Postgres → NOTIFY → `listen` →
 //! `reload` → `store` → `read_model`.
 
+pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod cli;
@@ -31,6 +35,7 @@ pub mod error;
 pub mod grpc;
 pub mod listen;
 pub mod load;
+pub mod metrics;
 pub mod migrate;
 pub mod read_model;
 pub mod refresh;
@@ -38,8 +43,10 @@ pub mod refresher;
 pub mod reload;
 pub mod sample;
 pub mod schedule;
+pub mod server;
 pub mod status;
 pub mod store;
+pub mod telemetry;
 pub mod tls;
 pub mod treemap;
 pub mod trouble;

@@ -19,7 +19,8 @@ use crate::{
         connect::{Wire, connect},
     },
     error::{DbError, Kind},
-    trouble::Trouble,
+    metrics::Metrics,
+    trouble::{Ended, Trouble},
 };
 
 /// The channel that `refresh_treemap_data()` notifies.
@@ -33,10 +34,16 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Listens for ever, and tells `changed` after each notification, after each new beginning, and when the connection is
 /// lost: what happens in between is not heard. `url` has to be that of a primary: a standby has no notifications.
 /// `primary` is where our own are sent.
-pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut trouble: Trouble) {
+pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut trouble: Trouble, metrics: Arc<Metrics>) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(600));
     loop {
-        let end = session(&url, &primary, &changed, &mut trouble, &mut backoff).await;
+        let end = session(&url, &primary, &changed, || {
+            metrics.listener_up.set(1);
+            backoff.reset();
+            trouble.over()
+        })
+        .await;
+        metrics.listener_up.set(0);
         if let Some(words) = trouble.met(&end).await {
             tracing::warn!("refreshes are noticed by polling only: {words}");
         }
@@ -50,13 +57,12 @@ pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut tro
     }
 }
 
-/// One connection, from its beginning to its end; and why that came.
+/// One connection, from its beginning to its end; and why that came. `delivers` is told once it does.
 async fn session(
     url: &DatabaseUrl,
     primary: &Db,
     changed: &Notify,
-    trouble: &mut Trouble,
-    backoff: &mut Backoff,
+    delivers: impl FnOnce() -> Option<Ended>,
 ) -> DbError {
     let (client, connection) = match connect(url, DOING).await {
         Ok(connected) => connected,
@@ -73,8 +79,7 @@ async fn session(
         if timeout(PATIENCE, proof_heard.recv()).await.is_err() {
             return Err(not_delivered(url));
         }
-        let silent_seconds = trouble.over().map(|ended| ended.seconds);
-        backoff.reset();
+        let silent_seconds = delivers().map(|ended| ended.seconds);
         tracing::info!(silent_seconds, "listening for refreshes");
         changed.notify_one();
         heartbeat(&client, url).await

@@ -3,6 +3,7 @@
 //! How a protocol frames an answer is none of this module's business.
 
 use std::{
+    fmt,
     ops::Range,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -10,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use http::HeaderValue;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use prost::encoding;
 use sha2::{Digest, Sha256};
@@ -50,11 +52,11 @@ pub struct Model {
     /// How fresh it is.
     pub freshness: Freshness,
     /// A digest of all answers and the data date: the same on every replica, and changed only when one of them changed.
-    pub version: Bytes,
+    pub version: HeaderValue,
     /// The data date as YYYY-MM-DD.
-    pub data_date: Option<Bytes>,
+    pub data_date: Option<HeaderValue>,
     /// When the view was refreshed, by RFC 3339 in UTC.
-    pub last_refreshed: Option<Bytes>,
+    pub last_refreshed: Option<HeaderValue>,
     /// [`Freshness::stale_from`].
     pub stale_from: SystemTime,
     /// Stocks over all lists.
@@ -80,6 +82,35 @@ impl List {
 
 const fn list_index(period: Period, view_mode: ViewMode) -> usize {
     period.index() * ViewMode::ALL.len() + view_mode.index()
+}
+
+impl Model {
+    /// How long ago the view was refreshed; `None` when it has no rows.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        let refreshed = SystemTime::from(self.freshness.last_refreshed?);
+        Some(SystemTime::now().duration_since(refreshed).unwrap_or_default())
+    }
+
+    /// Whether its answers are to be marked stale.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        SystemTime::now() >= self.stale_from
+    }
+
+    /// The beginning of the data date in UTC, in seconds since 1970.
+    #[must_use]
+    pub fn data_timestamp(&self) -> Option<i64> {
+        Some(self.freshness.data_date?.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+    }
+
+    /// The name of each period, and how many stocks it can answer with.
+    pub fn stocks_per_period(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        Period::ALL.into_iter().map(|period| {
+            let list = &self.lists[list_index(period, ViewMode::CurrentChange)];
+            (period.name(), list.industry_ends.iter().map(|(_, ends)| ends.len()).sum())
+        })
+    }
 }
 
 /// Collects the ranked stocks of all lists into a [`Model`].
@@ -138,13 +169,18 @@ impl Builder {
         Model {
             lists,
             freshness,
-            version: version.into(),
-            data_date: freshness.data_date.map(|date| date.to_string().into()),
-            last_refreshed: freshness.last_refreshed.map(|instant| instant.to_string().into()),
+            version: header(&version),
+            data_date: freshness.data_date.map(|date| header(&date.to_string())),
+            last_refreshed: freshness.last_refreshed.map(|instant| header(&instant.to_string())),
             stale_from: freshness.stale_from(tolerance),
             stocks,
         }
     }
+}
+
+/// A value that is sent with every answer, checked once.
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("digits, dates and times are visible ASCII")
 }
 
 /// The answer to one request: slices of one model.
@@ -205,10 +241,11 @@ pub struct ReadModel {
 }
 
 /// How far the first load has come. Until it has ended either way, requests wait for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum FirstLoad {
     Running,
-    Failing,
+    /// With the reason.
+    Failing(String),
     Done,
 }
 
@@ -244,14 +281,24 @@ impl ReadModel {
         self.first_load.send_replace(FirstLoad::Done);
     }
 
-    /// Says that a load has failed. Without a model, requests no longer wait; with one, nothing changes.
-    pub fn load_failed(&self) {
+    /// Says that a load has failed, and why. Without a model, requests no longer wait; with one, nothing changes.
+    pub fn load_failed(&self, why: &impl fmt::Display) {
         self.first_load.send_if_modified(|state| {
             let waiting = *state == FirstLoad::Running;
-            if waiting {
-                *state = FirstLoad::Failing;
+            if *state != FirstLoad::Done {
+                *state = FirstLoad::Failing(why.to_string());
             }
             waiting
         });
+    }
+
+    /// Why there is no model; `None` when there is one.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        match &*self.first_load.borrow() {
+            FirstLoad::Done => None,
+            FirstLoad::Running => Some("the first load has not ended yet".into()),
+            FirstLoad::Failing(why) => Some(why.clone()),
+        }
     }
 }

@@ -2,18 +2,21 @@
 //! have changed. How often that comes to a refresh over all replicas, Postgres decides: `refresh_treemap_data()` runs once per
 //! tick and once per change.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::{
     backoff::Backoff,
     config::{Policy, Sources},
     db::Db,
     error::{DbError, Kind},
+    metrics::Metrics,
     refresh::{Outcome, Reason, refresh_once},
     store::last_refreshed,
+    telemetry::step_span,
     trouble::Trouble,
 };
 
@@ -32,8 +35,9 @@ struct Change {
 
 /// Refreshes by `policy` for ever, signing the log as `who`. A failed step is told once per cause, and tried again.
 /// `primary` is where it is done and looked at: a standby knows of no changes.
-pub async fn keep_fresh(primary: Db, policy: Policy, who: String, mut trouble: Trouble) {
-    let mut refresher = Refresher { primary, policy, who, handled: None, change: None, next_look: Instant::now() };
+pub async fn keep_fresh(primary: Db, policy: Policy, who: String, mut trouble: Trouble, metrics: Arc<Metrics>) {
+    let mut refresher =
+        Refresher { primary, policy, who, metrics, handled: None, change: None, next_look: Instant::now() };
     let mut backoff = Backoff::new(Duration::from_millis(500), Kind::TimedOut.longest_pause());
     loop {
         let pause = match refresher.step().await {
@@ -45,6 +49,7 @@ pub async fn keep_fresh(primary: Db, policy: Policy, who: String, mut trouble: T
                 refresher.pause(Timestamp::now())
             }
             Err(error) => {
+                refresher.metrics.refresh("failed");
                 if let Some(words) = trouble.met(&error).await {
                     tracing::error!("the view is not refreshed, and this is tried again: {words}");
                 }
@@ -59,6 +64,7 @@ struct Refresher {
     primary: Db,
     policy: Policy,
     who: String,
+    metrics: Arc<Metrics>,
     /// The last tick that needs nothing more.
     handled: Option<Timestamp>,
     change: Option<Change>,
@@ -99,8 +105,9 @@ impl Refresher {
 
     async fn refresh(&self, reason: Reason) -> Result<(), DbError> {
         let session = self.primary.session("refresh the view").await?;
-        match refresh_once(&session, reason, Some(&self.who)).await? {
+        match refresh_once(&session, reason, Some(&self.who)).instrument(step_span("refresh")).await? {
             Outcome::Refreshed { rows, data_date, seconds } => {
+                self.metrics.refreshed(seconds);
                 let why = match reason {
                     Reason::Tick(tick) => format!("for the tick of {tick}"),
                     Reason::SourceChanged => "because its source has changed".into(),
@@ -109,7 +116,10 @@ impl Refresher {
                 let data_date = data_date.map(tracing::field::display);
                 tracing::info!(rows, data_date, seconds, "refreshed the view {why}");
             }
-            Outcome::AlreadyDone => tracing::debug!(?reason, "another replica has refreshed the view"),
+            Outcome::AlreadyDone => {
+                self.metrics.refresh("already_done");
+                tracing::debug!(?reason, "another replica has refreshed the view");
+            }
         }
         Ok(())
     }

@@ -4,23 +4,38 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
+use tracing::Instrument;
 
-use crate::{backoff::Backoff, error::DbError, read_model::ReadModel, store::Store, trouble::Trouble};
+use crate::{
+    backoff::Backoff, error::DbError, metrics::Metrics, read_model::ReadModel, store::Store, telemetry::step_span,
+    trouble::Trouble,
+};
+
+/// What it takes to keep the read model loaded.
+#[derive(Debug)]
+pub struct Reloading {
+    /// Where the view is read.
+    pub store: Store,
+    /// What is kept equal to it.
+    pub read_model: Arc<ReadModel>,
+    /// Notified when the view may have changed.
+    pub changed: Arc<Notify>,
+    /// The time between two looks without a notification.
+    pub poll_interval: Duration,
+    /// Where looks are counted.
+    pub metrics: Arc<Metrics>,
+}
 
 /// Loads the model, then waits for `changed` or for the next poll, for ever. A failed step keeps the old model, is told
 /// once when the trouble begins and once when it ends, and is tried again, less and less often.
-pub async fn keep_loaded(
-    store: Store,
-    read_model: Arc<ReadModel>,
-    changed: Arc<Notify>,
-    poll_interval: Duration,
-    mut trouble: Trouble,
-) {
-    let mut backoff = Backoff::new(Duration::from_millis(250), poll_interval.min(Duration::from_secs(10)));
+pub async fn keep_loaded(reloading: Reloading, mut trouble: Trouble) {
+    let Reloading { read_model, changed, poll_interval, metrics, .. } = &reloading;
+    let mut backoff = Backoff::new(Duration::from_millis(250), (*poll_interval).min(Duration::from_secs(10)));
     loop {
         trouble.begin();
-        match step(&store, &read_model).await {
-            Ok(()) => {
+        match reloading.step().await {
+            Ok(result) => {
+                metrics.reload(result);
                 if let Some(ended) = trouble.over() {
                     tracing::info!(seconds = ended.seconds, "the database answers again");
                 }
@@ -28,11 +43,12 @@ pub async fn keep_loaded(
                 // A notification that came during the step is kept by `changed`: the last one is never lost.
                 tokio::select! {
                     () = changed.notified() => {}
-                    () = tokio::time::sleep(poll_interval) => {}
+                    () = tokio::time::sleep(*poll_interval) => {}
                 }
             }
             Err(error) => {
-                read_model.load_failed();
+                metrics.reload("failed");
+                read_model.load_failed(&error);
                 if let Some(words) = trouble.met(&error).await {
                     let serving = if read_model.current().is_some() { "serving the last model" } else { "not ready" };
                     tracing::warn!("{serving}, and trying again: {words}");
@@ -43,24 +59,26 @@ pub async fn keep_loaded(
     }
 }
 
-/// Looks whether the view is another than the model's, and loads it then.
-async fn step(store: &Store, read_model: &ReadModel) -> Result<(), DbError> {
-    let current = read_model.current();
-    if let Some(model) = &current
-        && store.last_refreshed().await? == model.freshness.last_refreshed
-    {
-        return Ok(());
+impl Reloading {
+    /// Looks whether the view is another than the model's, and loads it then; says which.
+    async fn step(&self) -> Result<&'static str, DbError> {
+        let current = self.read_model.current();
+        if let Some(model) = &current
+            && self.store.last_refreshed().await? == model.freshness.last_refreshed
+        {
+            return Ok("unchanged");
+        }
+        let started = Instant::now();
+        let model = self.store.load().instrument(step_span("load")).await?;
+        tracing::info!(
+            stocks = model.stocks,
+            version = model.version.to_str().unwrap_or_default(),
+            data_date = model.freshness.data_date.map(tracing::field::display),
+            milliseconds = started.elapsed().as_millis(),
+            "{} the treemap",
+            if current.is_some() { "reloaded" } else { "loaded" },
+        );
+        self.read_model.publish(model);
+        Ok("loaded")
     }
-    let started = Instant::now();
-    let model = store.load().await?;
-    tracing::info!(
-        stocks = model.stocks,
-        version = %String::from_utf8_lossy(&model.version),
-        data_date = model.freshness.data_date.map(tracing::field::display),
-        milliseconds = started.elapsed().as_millis(),
-        "{} the treemap",
-        if current.is_some() { "reloaded" } else { "loaded" },
-    );
-    read_model.publish(model);
-    Ok(())
 }

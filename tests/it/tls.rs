@@ -1,14 +1,21 @@
-//! TLS between us and Postgres.
+//! TLS on both sides: towards Postgres, and towards our clients.
 
 use std::{fs, path::PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
+use tonic::{
+    Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
+
 use crate::support::{
     cluster::{OwnCluster, Owner, cluster},
     database::Database,
+    eventually,
     outage::refreshes_arrive,
-    server::Server,
+    raw::Raw,
+    server::{Client, Server, get},
     treemap,
 };
 
@@ -125,4 +132,72 @@ fn nothing_is_sent_in_the_clear_to_a_postgres_without_tls() {
             .exits(1)
             .says(&["server does not support TLS", "sslmode=disable"]);
     }
+}
+
+/// A channel to a server whose certificate is for `localhost`, signed by `authority`; with a certificate of our own or without.
+async fn private_channel(server: &Server, authority: &Authority, identity: Option<&str>) -> Result<Channel, Status> {
+    let read = |name: &str| fs::read(authority.file(name)).unwrap();
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("ca.pem"))).domain_name("localhost");
+    if let Some(name) = identity {
+        tls = tls.identity(Identity::from_pem(read(&format!("{name}.pem")), read(&format!("{name}.key"))));
+    }
+    let endpoint = Channel::from_shared(format!("https://{}", server.addr)).unwrap().tls_config(tls).unwrap();
+    endpoint.connect().await.map_err(|error| Status::from_error(error.into()))
+}
+
+async fn answers(server: &Server, authority: &Authority, identity: Option<&str>) -> Result<(), Status> {
+    let channel = private_channel(server, authority, identity).await?;
+    get(&mut Client::new(channel), "3m", 1, 0).await.map(drop)
+}
+
+#[tokio::test]
+async fn the_listener_is_private_lets_in_whom_it_is_to_and_follows_its_files() {
+    let database = Database::with_sample();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    authority.sign("localhost");
+    let file = |authority: &Authority, name: &str| authority.file(name).display().to_string();
+    let (cert, key) = (file(&authority, "localhost.pem"), file(&authority, "localhost.key"));
+    let server = Server::start_with(&database.url(), &["--tls-cert", &cert, "--tls-key", &key]).await;
+    eventually("it answers", async || answers(&server, &authority, None).await.ok()).await;
+    assert!(answers(&server, &clients, None).await.is_err(), "another CA");
+    // In the clear there is no answer, and no harm.
+    let plain = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect_lazy();
+    assert!(get(&mut Client::new(plain), "3m", 1, 0).await.is_err());
+
+    // Renewed by another CA while a client is connected: that one stays, new ones see the new certificate.
+    let mut connected = Client::new(private_channel(&server, &authority, None).await.unwrap());
+    let renewed = Authority::new();
+    renewed.sign("localhost");
+    fs::write(&key, "half a key").unwrap();
+    server.logged("the old certificate is kept: TREEMAP_TLS_").await;
+    assert!(answers(&server, &authority, None).await.is_ok());
+    fs::copy(renewed.file("localhost.pem"), &cert).unwrap();
+    fs::copy(renewed.file("localhost.key"), &key).unwrap();
+    server.logged("new connections use the new certificate").await;
+    assert!(answers(&server, &renewed, None).await.is_ok());
+    assert!(answers(&server, &authority, None).await.is_err());
+    get(&mut connected, "3m", 1, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn clients_have_to_show_a_certificate_where_that_is_asked_for() {
+    let database = Database::with_sample();
+    let authority = Authority::new();
+    for name in ["localhost", "client"] {
+        authority.sign(name);
+    }
+    let other = Authority::new();
+    other.sign("client");
+    let file = |name: &str| authority.file(name).display().to_string();
+    let (cert, key, ca) = (file("localhost.pem"), file("localhost.key"), file("ca.pem"));
+    let arguments = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let server = Server::start_with(&database.url(), &arguments).await;
+    eventually("it answers", async || answers(&server, &authority, Some("client")).await.ok()).await;
+    assert!(answers(&server, &authority, None).await.is_err(), "no certificate");
+    fs::copy(other.file("client.pem"), authority.file("stranger.pem")).unwrap();
+    fs::copy(other.file("client.key"), authority.file("stranger.key")).unwrap();
+    assert!(answers(&server, &authority, Some("stranger")).await.is_err(), "a certificate of another CA");
+    // A client that begins no handshake is not waited for.
+    let mut mute = Raw::connect(&server.addr).await;
+    tokio::time::timeout(std::time::Duration::from_secs(10), mute.end()).await.unwrap();
 }

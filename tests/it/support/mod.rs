@@ -7,6 +7,7 @@ pub mod files;
 pub mod outage;
 pub mod pooler;
 pub mod proxy;
+pub mod raw;
 pub mod server;
 pub mod treemap;
 

@@ -10,6 +10,7 @@ use industry_treemap::proto::{
     shorts::v1alpha1::{GetIndustryTreeMapRequest, shorted_stocks_service_client::ShortedStocksServiceClient},
     stocks::v1alpha1::IndustryTreeMap,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -45,7 +46,14 @@ impl Server {
 
     /// Starts a server by a command that ends with the binary.
     pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
-        command.args(["serve", "--listen-addr", "127.0.0.1:0"]).args(arguments);
+        command.args(["serve", "--listen-addr", "127.0.0.1:0"]);
+        // A test that wants another of these says so.
+        for (setting, value) in [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s")] {
+            if !arguments.contains(&setting) {
+                command.args([setting, value]);
+            }
+        }
+        command.args(arguments);
         if let Some(pooled) = pooler::for_all(database_url) {
             command.env("DATABASE_URL", pooled).env("LISTEN_DATABASE_URL", database_url);
         } else {
@@ -75,6 +83,43 @@ impl Server {
 
     pub async fn becomes_ready(&self) {
         eventually("the server is ready", async || (self.health("").await == Ok("SERVING")).then_some(())).await;
+    }
+
+    /// The address of the port for ops.
+    pub async fn admin(&self) -> String {
+        self.logged("metrics on http://").await.split('/').next().unwrap().to_owned()
+    }
+
+    /// What the port for ops answers: status and text.
+    pub async fn ask(&self, path: &str) -> (u16, String) {
+        let mut stream = tokio::net::TcpStream::connect(self.admin().await).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The value of one metric, written with its labels as /metrics does; 0 when it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.ask("/metrics").await.1;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_default()
+    }
+
+    /// Resident memory.
+    pub fn memory_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        kib.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// Seconds of a core that were used, by the hundredth.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
     }
 
     pub fn id(&self) -> u32 {

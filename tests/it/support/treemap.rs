@@ -9,11 +9,12 @@ pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_treemap"));
     command.args(arguments);
     // Whatever a developer's shell might carry into a test.
-    for (setting, _) in
-        std::env::vars().filter(|(name, _)| name.starts_with("TREEMAP_") || name.contains("DATABASE_URL"))
-    {
+    for (setting, _) in std::env::vars().filter(|(name, _)| {
+        ["TREEMAP_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix)) || name.contains("DATABASE_URL")
+    }) {
         command.env_remove(setting);
     }
+    command.env("TREEMAP_LOG_FORMAT", "text");
     command
 }
 

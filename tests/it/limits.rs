@@ -1,0 +1,319 @@
+//! Clients that do what no client should, and what becomes of the others meanwhile: nothing.
+
+use std::time::{Duration, Instant};
+
+use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::support::{
+    database::Database,
+    eventually,
+    outage::Calls,
+    raw::{
+        self, ACK, CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, frame,
+        request_headers,
+    },
+    server::{Server, get},
+};
+
+fn request() -> GetIndustryTreeMapRequest {
+    GetIndustryTreeMapRequest { period: "3m".into(), limit: 500, view_mode: 0 }
+}
+
+async fn ready(arguments: &[&str]) -> (Database, Server) {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), arguments).await;
+    server.becomes_ready().await;
+    (database, server)
+}
+
+/// How long it takes until the server has closed a connection.
+async fn seconds_to_the_end(raw: &mut Raw) -> f64 {
+    let begun = Instant::now();
+    tokio::time::timeout(Duration::from_secs(60), raw.end()).await.expect("the connection is never closed");
+    begun.elapsed().as_secs_f64()
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_or_half_a_preface_is_closed_after_five_seconds() {
+    let (_database, server) = ready(&[]).await;
+    let mut mute = Raw::connect(&server.addr).await;
+    let mut half = Raw::connect(&server.addr).await;
+    half.send(&raw::PREFACE[..10]).await;
+    let (first, second) = tokio::join!(seconds_to_the_end(&mut mute), seconds_to_the_end(&mut half));
+    assert!((4.0..8.0).contains(&first) && (4.0..8.0).contains(&second), "{first} {second}");
+    assert!(server.metric("treemap_connections_closed_total{why=\"silent\"}").await >= 2.0);
+}
+
+#[tokio::test]
+async fn a_client_of_another_protocol_is_closed_at_once() {
+    let (_database, server) = ready(&[]).await;
+    let mut other = Raw::connect(&server.addr).await;
+    other.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(seconds_to_the_end(&mut other).await < 3.0);
+}
+
+#[tokio::test]
+async fn the_limits_are_announced() {
+    let (_database, server) = ready(&[]).await;
+    let mut raw = Raw::hello(&server.addr, &[]).await;
+    let settings = raw.until(SETTINGS).await.unwrap().payload;
+    let value = |id: u16| {
+        settings
+            .chunks(6)
+            .find(|pair| pair[..2] == id.to_be_bytes())
+            .map(|pair| u32::from_be_bytes(pair[2..6].try_into().unwrap()))
+    };
+    assert_eq!(value(3), Some(100), "streams");
+    assert_eq!(value(6), Some(8 * 1024), "headers");
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_in_the_protocols_own_words() {
+    let (_database, server) = ready(&[]).await;
+    let large = GetIndustryTreeMapRequest { period: "x".repeat(5000), ..request() };
+    let status = get(&mut server.client().await, &large.period, 1, 0).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    // Headers of 20 KB, then of megabytes in pieces: the first is refused, the second ends the connection.
+    let mut raw = Raw::hello(&server.addr, &[]).await;
+    let fat = request_headers(&[("x", &"y".repeat(16_000))]);
+    raw.send(&frame(HEADERS, END_HEADERS | raw::END_STREAM, 1, &fat[..16_000])).await;
+    assert!(seconds_to_the_end(&mut raw).await < 10.0 || raw.next().await.is_none());
+    let mut raw = Raw::hello(&server.addr, &[]).await;
+    raw.send(&frame(HEADERS, 0, 1, &request_headers(&[]))).await;
+    let begun = Instant::now();
+    while raw.send(&frame(CONTINUATION, 0, 1, &[0; 16_000])).await {
+        assert!(begun.elapsed() < Duration::from_secs(20), "headers without end");
+    }
+    assert!(get(&mut server.client().await, "3m", 1, 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_told_so_and_health_checks_are_answered_on_them() {
+    let (_database, server) = ready(&["--max-connections", "2"]).await;
+    let mut first = server.client().await;
+    let mut second = server.client().await;
+    assert!(get(&mut first, "3m", 1, 0).await.is_ok() && get(&mut second, "3m", 1, 0).await.is_ok());
+    // Connections of the tests' own helper are gone by now or will be soon.
+    let third = server.client().await;
+    let status = eventually("a connection too many", async || get(&mut third.clone(), "3m", 1, 0).await.err()).await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.get_details_retry_info().is_some());
+    assert_eq!(server.health("").await, Ok("SERVING"), "on a fourth");
+    let mut fifth = Raw::hello(&server.addr, &[]).await;
+    let goodbye = tokio::time::timeout(Duration::from_secs(5), fifth.until(GOAWAY)).await.unwrap();
+    assert!(goodbye.is_some(), "it is told to go");
+    // With a place free, the same client is served again.
+    drop(first);
+    eventually("a place is free", async || get(&mut third.clone(), "3m", 1, 0).await.ok().map(drop)).await;
+    assert!(get(&mut second, "3m", 1, 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn calls_beyond_the_limit_are_refused_and_health_checks_are_not() {
+    let database = Database::with_sample();
+    let blocker = database.connect().await;
+    blocker.batch_execute("BEGIN; REFRESH MATERIALIZED VIEW mv_treemap_data").await.unwrap();
+    let server = Server::start_with(&database.url(), &["--max-calls", "5"]).await;
+    let client = server.client().await;
+    // They wait for the first load: in flight.
+    let waiting: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { get(&mut client, "3m", 1, 0).await })
+        })
+        .collect();
+    eventually("five calls wait", async || (server.metric("treemap_calls_in_flight").await >= 5.0).then_some(())).await;
+    let status = get(&mut client.clone(), "3m", 1, 0).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+    blocker.batch_execute("COMMIT").await.unwrap();
+    for call in waiting {
+        assert!(call.await.unwrap().is_ok());
+    }
+    assert!(get(&mut client.clone(), "3m", 1, 0).await.is_ok());
+    assert_eq!(server.metric("treemap_calls_in_flight").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_deadline_is_honoured_and_work_for_a_client_that_went_away_stops() {
+    let database = Database::with_sample();
+    let blocker = database.connect().await;
+    blocker.batch_execute("BEGIN; REFRESH MATERIALIZED VIEW mv_treemap_data").await.unwrap();
+    let server = Server::start(&database).await;
+    for (timeout, at_least) in [("300m", 300), ("20000u", 20), ("0S", 0)] {
+        let begun = Instant::now();
+        let (code, words) = raw::status(&server.addr, &[("grpc-timeout", timeout)], raw::message(&request())).await;
+        assert_eq!(Code::from(i32::try_from(code).unwrap()), Code::DeadlineExceeded, "{timeout}: {words}");
+        assert!(begun.elapsed() >= Duration::from_millis(at_least) && begun.elapsed() < Duration::from_secs(3));
+    }
+    // A message that never ends is no reason to wait longer.
+    let mut raw = Raw::hello(&server.addr, &[]).await;
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &request_headers(&[("grpc-timeout", "200m")]))).await;
+    raw.send(&frame(DATA, 0, 1, &raw::message(&request())[..3])).await;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), raw.until(HEADERS)).await.unwrap().unwrap().stream, 1);
+
+    let mut gone = Raw::hello(&server.addr, &[]).await;
+    assert!(gone.call(1, &request()).await);
+    eventually("it waits", async || (server.metric("treemap_calls_in_flight").await >= 1.0).then_some(())).await;
+    gone.send(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())).await;
+    eventually("nobody waits", async || (server.metric("treemap_calls_in_flight").await == 0.0).then_some(())).await;
+    let canceled = "grpc_server_handled_total{grpc_type=\"unary\",grpc_service=\"shorts.v1alpha1.ShortedStocksService\",grpc_method=\"GetIndustryTreeMap\",grpc_code=\"Canceled\"}";
+    assert_eq!(server.metric(canceled).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_client_that_never_takes_its_answers_loses_its_connection_and_nobody_else_notices() {
+    let (_database, server) = ready(&[]).await;
+    let calls = Calls::start(&server.client().await);
+    // A window of one byte per stream, which is never opened.
+    let window = [&4_u16.to_be_bytes()[..], &1_u32.to_be_bytes()].concat();
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let mut raw = Raw::hello(&server.addr, &window).await;
+        for stream in 0..50 {
+            raw.call(2 * stream + 1, &request()).await;
+        }
+        slow.push(raw);
+    }
+    eventually("its answers wait", async || (server.metric("treemap_calls_in_flight").await >= 250.0).then_some(()))
+        .await;
+    for raw in &mut slow {
+        assert!(seconds_to_the_end(raw).await < 45.0);
+    }
+    assert!(server.metric("treemap_connections_closed_total{why=\"stalled\"}").await >= 5.0);
+    eventually("all is free", async || (server.metric("treemap_calls_in_flight").await <= 2.0).then_some(())).await;
+    calls.none_failed().await;
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let (_database, server) = ready(&[]).await;
+    let mut raw = Raw::hello(&server.addr, &[]).await;
+    let mut attack = Vec::new();
+    for stream in 0..2000 {
+        attack.extend(frame(HEADERS, END_HEADERS, 2 * stream + 1, &request_headers(&[])));
+        attack.extend(frame(RST_STREAM, 0, 2 * stream + 1, &8_u32.to_be_bytes()));
+    }
+    raw.send(&attack).await;
+    let codes = tokio::time::timeout(Duration::from_secs(10), raw.end()).await.unwrap();
+    assert_eq!(codes, [11], "ENHANCE_YOUR_CALM");
+    assert!(get(&mut server.client().await, "3m", 1, 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_closed() {
+    let (_database, server) = ready(&["--max-connection-age", "1s"]).await;
+    let mut raw = Raw::hello(&server.addr, &[]).await;
+    assert!(raw.call(1, &request()).await);
+    // Too old: told to go, with a PING that is not answered, and with a call that is not over.
+    assert!(tokio::time::timeout(Duration::from_secs(5), raw.until(GOAWAY)).await.unwrap().is_some());
+    assert!(tokio::time::timeout(Duration::from_secs(5), raw.until(PING)).await.unwrap().is_some());
+    assert!(seconds_to_the_end(&mut raw).await < 55.0);
+}
+
+#[tokio::test]
+async fn connections_that_are_too_old_are_ended_without_a_failed_call() {
+    let (_database, server) = ready(&["--max-connection-age", "300ms"]).await;
+    let calls = Calls::start(&server.client().await);
+    eventually("ten connections have ended", async || {
+        (server.metric("treemap_connections_closed_total{why=\"age\"}").await >= 10.0).then_some(())
+    })
+    .await;
+    calls.none_failed().await;
+}
+
+#[tokio::test]
+async fn when_file_descriptors_run_out_the_server_neither_spins_nor_dies() {
+    let database = Database::with_sample();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_treemap")]);
+    command.env("TREEMAP_LOG_FORMAT", "text");
+    let arguments = ["--refresh-schedule", "off", "--source-interval", "off"];
+    let server = Server::run(command, &database.url(), &arguments).await;
+    server.becomes_ready().await;
+    let mut client = server.client().await;
+    assert!(get(&mut client, "3m", 1, 0).await.is_ok());
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(Raw::connect(&server.addr).await);
+    }
+    server.logged("no connection can be accepted, and this is tried again: ").await;
+    let before = server.cpu_seconds();
+    for _ in 0..100 {
+        assert!(get(&mut client, "3m", 1, 0).await.is_ok(), "who is connected is served");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(server.cpu_seconds() - before < 1.0, "it spins");
+    drop(held);
+    eventually("connections are accepted again", async || {
+        let healthy = server.health("").await;
+        (healthy == Ok("SERVING") && server.log().contains("connections are accepted again")).then_some(())
+    })
+    .await;
+    assert_eq!(server.log().matches("no connection can be accepted").count(), 1, "{}", server.log());
+}
+
+#[tokio::test]
+async fn ten_thousand_connections_leave_the_server_as_it_was() {
+    let (_database, server) = ready(&["--max-connections", "200"]).await;
+    let mut client = server.client().await;
+    let calls = Calls::start(&client);
+    let before = server.memory_mib();
+    let mut most: f64 = before;
+    for _ in 0..20 {
+        let mut held = Vec::new();
+        for _ in 0..500 {
+            let mut raw = Raw::connect(&server.addr).await;
+            raw.send(&[raw::PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(PING, 0, 0, &[0; 8])].concat()).await;
+            held.push(raw);
+        }
+        most = most.max(server.memory_mib());
+    }
+    calls.none_failed().await;
+    eventually("they are forgotten", async || (server.metric("treemap_connections").await <= 20.0).then_some(())).await;
+    assert!(most - before < 40.0, "{before} MiB, then {most}");
+    assert!(server.memory_mib() - before < 25.0, "{before} MiB, now {}", server.memory_mib());
+    let used = server.cpu_seconds();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(server.cpu_seconds() - used < 0.3, "it is still busy");
+    assert!(get(&mut client, "3m", 1, 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn frames_that_make_no_sense_harm_nobody() {
+    let (_database, server) = ready(&[]).await;
+    let mut client = server.client().await;
+    let calls = Calls::start(&client);
+    let before = server.memory_mib();
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..400 {
+        let mut raw = Raw::hello(&server.addr, &[]).await;
+        if round % 2 == 0 {
+            raw.call(1, &request()).await;
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..random.usize(1..20) {
+            let mut payload = vec![0; random.usize(..200)];
+            random.fill(&mut payload);
+            // Mostly kinds that exist, on streams that may, with flags that may not fit.
+            let mut made = frame(random.u8(..12), random.u8(..), random.u32(..6), &payload);
+            if random.u8(..4) == 0 {
+                let place = random.usize(..made.len());
+                made[place] = random.u8(..);
+            }
+            if random.u8(..8) == 0 {
+                made.truncate(random.usize(..made.len()));
+            }
+            bytes.extend(made);
+        }
+        raw.send(&bytes).await;
+        raw.send(&frame(SETTINGS, ACK, 0, &[])).await;
+    }
+    calls.none_failed().await;
+    assert!(get(&mut client, "3m", 1, 0).await.is_ok());
+    eventually("they are forgotten", async || (server.metric("treemap_connections").await <= 20.0).then_some(())).await;
+    assert!(server.memory_mib() - before < 25.0, "{before} MiB, now {}", server.memory_mib());
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}

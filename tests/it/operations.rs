@@ -1,0 +1,342 @@
+//! What ops see, and what they do: probes, metrics, logs, traces, restarts.
+
+use std::{
+    io::{BufRead, BufReader},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    trace::v1::Span,
+};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+use crate::support::{
+    cluster::free_port,
+    database::Database,
+    docs, eventually,
+    raw::{self, Raw},
+    server::{Server, get},
+    treemap,
+};
+
+#[tokio::test]
+async fn probes_say_alive_always_and_ready_only_with_a_model_and_gracefully_agree_with_grpc_health() {
+    let database = Database::empty();
+    let server = Server::start(&database).await;
+    server.logged("not ready, and trying again").await;
+    assert_eq!(server.ask("/livez").await, (200, "alive\n".into()));
+    let (status, why) = server.ask("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(why.contains("not ready: cannot load the treemap") && why.contains("treemap migrate"), "{why}");
+    assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+    treemap::treemap(&database, &["migrate"]).succeeds();
+    server.becomes_ready().await;
+    assert_eq!(server.ask("/readyz").await, (200, "ready\n".into()));
+    assert_eq!(server.ask("/").await.0, 404);
+}
+
+#[tokio::test]
+async fn while_it_drains_it_is_not_ready_says_so_and_still_answers() {
+    let database = Database::with_sample();
+    let mut server = Server::start_with(&database.url(), &["--drain-delay", "2s"]).await;
+    server.becomes_ready().await;
+    server.signal("TERM");
+    server.logged("stopping").await;
+    eventually("not ready", async || {
+        (server.ask("/readyz").await == (503, "not ready: stopping\n".into())).then_some(())
+    })
+    .await;
+    assert_eq!(server.ask("/livez").await.0, 200);
+    // On a new connection, as from a balancer that has not heard yet.
+    assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+    assert!(get(&mut server.client().await, "3m", 1, 0).await.is_ok());
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn ctrl_c_does_not_wait_for_others_to_learn_of_it() {
+    let database = Database::with_sample();
+    let mut server = Server::start_with(&database.url(), &["--drain-delay", "1h"]).await;
+    server.becomes_ready().await;
+    server.signal("INT");
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn nobody_can_hold_the_end() {
+    let database = Database::with_sample();
+    let mut server = Server::start_with(&database.url(), &["--drain-timeout", "1s"]).await;
+    server.becomes_ready().await;
+    let _mute = Raw::connect(&server.addr).await;
+    let _half = Raw::connect(&server.addr).await.send(&raw::PREFACE[..10]).await;
+    // One that answers no PING, and one that leaves its answer where it is.
+    let _deaf = Raw::hello(&server.addr, &[]).await;
+    let window = [&4_u16.to_be_bytes()[..], &1_u32.to_be_bytes()].concat();
+    let mut slow = Raw::hello(&server.addr, &window).await;
+    slow.call(1, &GetIndustryTreeMapRequest { period: "3m".into(), ..Default::default() }).await;
+    slow.until(raw::HEADERS).await.unwrap();
+    server.signal("TERM");
+    let begun = std::time::Instant::now();
+    assert!(server.ended().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let cut = server.logged("connections that did not end within 1 s were cut").await;
+    assert!(cut.contains("cut=2"), "{cut}");
+}
+
+#[tokio::test]
+async fn replicas_that_are_restarted_in_turn_lose_no_call() {
+    let database = Database::with_sample();
+    let arguments = ["--drain-delay", "1s"];
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        let server = Server::start_with(&database.url(), &arguments).await;
+        server.becomes_ready().await;
+        replicas.push((server.client().await, server));
+    }
+    let ready: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(replicas.iter().map(|(client, _)| client.clone()).collect()));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // As a balancer: calls go to each replica in turn that is ready as far as it knows.
+    let (clients, ended) = (ready.clone(), stop.clone());
+    let calling = tokio::spawn(async move {
+        let mut made = 0;
+        while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            let mut client = {
+                let clients = clients.lock().unwrap();
+                clients[made % clients.len()].clone()
+            };
+            get(&mut client, "3m", 10, 0).await.unwrap_or_else(|status| panic!("call {made}: {status:?}"));
+            made += 1;
+        }
+        made
+    });
+    for _ in 0..3 {
+        let (_, mut old) = replicas.remove(0);
+        old.signal("TERM");
+        eventually("it is not ready", async || (old.ask("/readyz").await.0 == 503).then_some(())).await;
+        *ready.lock().unwrap() = replicas.iter().map(|(client, _)| client.clone()).collect();
+        assert!(old.ended().await.success());
+        let new = Server::start_with(&database.url(), &arguments).await;
+        new.becomes_ready().await;
+        replicas.push((new.client().await, new));
+        *ready.lock().unwrap() = replicas.iter().map(|(client, _)| client.clone()).collect();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(calling.await.unwrap() > 100);
+}
+
+#[tokio::test]
+async fn the_metrics_tell_what_happened() {
+    let database = Database::with_sample();
+    let server = Server::refreshing(&database.url(), &["--refresh-schedule", "* * * * * *"]).await;
+    server.becomes_ready().await;
+    server.logged("listening for refreshes").await;
+    server.logged("refreshed the view for the tick").await;
+    let mut client = server.client().await;
+    for _ in 0..3 {
+        get(&mut client, "3m", 10, 0).await.unwrap();
+    }
+    get(&mut client, "3d", 10, 0).await.unwrap_err();
+    let method =
+        "grpc_type=\"unary\",grpc_service=\"shorts.v1alpha1.ShortedStocksService\",grpc_method=\"GetIndustryTreeMap\"";
+    let metric = async |name: &str| server.metric(name).await;
+    assert_eq!(metric(&format!("grpc_server_started_total{{{method}}}")).await, 4.0);
+    assert_eq!(metric(&format!("grpc_server_handled_total{{{method},grpc_code=\"OK\"}}")).await, 3.0);
+    assert_eq!(metric(&format!("grpc_server_handled_total{{{method},grpc_code=\"InvalidArgument\"}}")).await, 1.0);
+    assert_eq!(metric(&format!("grpc_server_handling_seconds_count{{{method}}}")).await, 4.0);
+    assert_eq!(metric(&format!("grpc_server_handling_seconds_bucket{{le=\"1.0\",{method}}}")).await, 4.0);
+    assert!(metric("treemap_refreshes_total{result=\"refreshed\"}").await >= 1.0);
+    assert!(metric("treemap_refresh_seconds_count").await >= 1.0);
+    assert!(metric("treemap_reloads_total{result=\"loaded\"}").await >= 1.0);
+    assert_eq!(metric("treemap_listener_up").await, 1.0);
+    assert_eq!(metric("treemap_model_stocks{period=\"max\"}").await, 60.0);
+    assert_eq!(metric("treemap_model_data_date_timestamp_seconds").await, 1_703_808_000.0, "2023-12-29");
+    assert!(metric("treemap_model_age_seconds").await < 60.0);
+    assert_eq!(metric("treemap_model_stale").await, 1.0);
+    assert_eq!(metric("treemap_calls_in_flight").await, 0.0);
+    assert!(metric("treemap_connections").await >= 1.0);
+    assert!(metric("treemap_pool_connections{pool=\"read\",state=\"idle\"}").await <= 1.0);
+    // A path that somebody made up is no label of ours.
+    let text = server.ask("/metrics").await.1;
+    assert!(text.contains(&format!("treemap_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn every_metric_of_the_alerts_and_of_the_dashboard_exists() {
+    let database = Database::with_sample();
+    let server = Server::ready(&database).await;
+    get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+    let shown = server.ask("/metrics").await.1;
+    let names: Vec<&str> =
+        shown.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let mut used = 0;
+    for file in ["deploy/prometheus/alerts.yaml", "deploy/grafana/treemap.json"] {
+        let text = docs::file(file);
+        for word in text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_') {
+            if word.starts_with("grpc_server_") || (word.starts_with("treemap_") && word != "treemap_") {
+                assert!(names.contains(&word), "{file} uses {word}, which is not in /metrics");
+                used += 1;
+            }
+        }
+    }
+    assert!(used > 20);
+    // And each is explained.
+    let page = docs::file("docs/operations.md");
+    for line in shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(page.contains(name), "docs/operations.md does not tell of {name}");
+    }
+}
+
+#[test]
+fn logs_are_json_when_nobody_sits_at_a_terminal() {
+    let database = Database::with_sample();
+    let mut command = treemap::command(&["serve", "--listen-addr", "127.0.0.1:0", "--admin-addr", "off"]);
+    command.env_remove("TREEMAP_LOG_FORMAT").env("DATABASE_URL", database.url()).stderr(std::process::Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let mut log = String::new();
+    for line in lines.map_while(Result::ok) {
+        log += &(line + "\n");
+        if log.contains("loaded the treemap") {
+            break;
+        }
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loaded = events.iter().find(|event| event["message"] == "loaded the treemap").unwrap();
+    assert_eq!(loaded["level"], "INFO");
+    assert_eq!(loaded["stocks"], 720);
+    assert_eq!(loaded["spans"][0]["name"], "reload");
+    assert!(loaded["timestamp"].is_string());
+}
+
+#[tokio::test]
+async fn no_call_is_logged() {
+    let database = Database::with_sample();
+    let server = Server::ready(&database).await;
+    let mut client = server.client().await;
+    get(&mut client, "3m", 10, 0).await.unwrap();
+    let before = server.log().lines().count();
+    for _ in 0..50 {
+        get(&mut client, "3m", 10, 0).await.unwrap();
+        get(&mut client, "nonsense", 10, 0).await.unwrap_err();
+    }
+    assert!(server.log().lines().count() <= before + 1, "{}", server.log());
+}
+
+/// A collector of traces that keeps what it is sent.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let scopes = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+        self.0.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_a_span_in_the_trace_of_its_caller() {
+    let collector = Collector::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let serving = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(collector.clone()))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(serving);
+
+    let database = Database::with_sample();
+    let mut command = treemap::command(&[]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "100");
+    let server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
+    server.becomes_ready().await;
+    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let request = GetIndustryTreeMapRequest { period: "3m".into(), limit: 1, view_mode: 0 };
+    let traceparent = format!("00-{trace}-{parent}-01");
+    let (code, _) = raw::status(&server.addr, &[("traceparent", &traceparent)], raw::message(&request)).await;
+    assert_eq!(code, 0);
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+            .collect::<String>()
+    };
+    let span = eventually("the span arrives", async || {
+        collector.0.lock().unwrap().iter().find(|span| hex(&span.trace_id) == trace).cloned()
+    })
+    .await;
+    assert_eq!(span.name, "shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap");
+    assert_eq!(hex(&span.parent_span_id), parent);
+    assert_eq!(span.kind, 2, "server");
+    eventually("the load is a span of its own", async || {
+        collector.0.lock().unwrap().iter().any(|span| span.name == "load").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_collector_that_is_not_there_harms_nobody() {
+    let database = Database::with_sample();
+    let mut command = treemap::command(&[]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", free_port()));
+    let mut server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
+    server.becomes_ready().await;
+    let mut client = server.client().await;
+    for _ in 0..100 {
+        get(&mut client, "3m", 10, 0).await.unwrap();
+    }
+    server.signal("TERM");
+    assert!(server.ended().await.success());
+}
+
+#[test]
+fn every_mistake_in_the_settings_is_told_at_once() {
+    let run = treemap::run(&mut treemap::command(&[
+        "serve",
+        "--database-url",
+        "nonsense",
+        "--listen-addr",
+        "here",
+        "--admin-addr",
+        "there",
+        "--tls-cert",
+        "/nowhere/cert.pem",
+        "--max-connections",
+        "0",
+        "--max-calls",
+        "many",
+        "--max-connection-age",
+        "old",
+        "--drain-delay=-1s",
+        "--drain-timeout",
+        "0s",
+        "--poll-interval",
+        "often",
+    ]));
+    run.exits(1).says(&[
+        "DATABASE_URL is not",
+        "TREEMAP_LISTEN_ADDR is \"here\"",
+        "TREEMAP_ADMIN_ADDR is \"there\"",
+        "TREEMAP_TLS_CERT and TREEMAP_TLS_KEY belong together",
+        "TREEMAP_MAX_CONNECTIONS is \"0\"",
+        "TREEMAP_MAX_CALLS is \"many\"",
+        "TREEMAP_MAX_CONNECTION_AGE is \"old\"",
+        "TREEMAP_DRAIN_DELAY is \"-1s\"",
+        "TREEMAP_DRAIN_TIMEOUT is \"0s\"",
+        "TREEMAP_POLL_INTERVAL is \"often\"",
+    ]);
+}
