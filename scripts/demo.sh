@@ -38,7 +38,7 @@ server=
 stop() {
   trap - EXIT
   if [ -n "$server" ]; then
-    kill -TERM "$server" 2>/dev/null || true
+    kill -INT "$server" 2>/dev/null || true
     wait "$server" || true
   fi
   as_postgres "$bin/pg_ctl" -D "$data" -m fast stop >/dev/null || true
