@@ -93,14 +93,14 @@ async fn what_is_too_large_is_refused_in_the_protocols_own_words() {
 async fn connections_beyond_the_limit_are_told_so_and_health_checks_are_answered_on_them() {
     let (_database, server) = ready(&["--max-connections", "2"]).await;
     // Connections that asked for health before may still be there.
-    let served = async || {
+    let place = async || {
         eventually("a place", async || {
             let mut client = server.client().await;
             get(&mut client, "3m", 1, 0).await.ok().map(|_| client)
         })
         .await
     };
-    let (first, mut second) = (served().await, served().await);
+    let (first, mut second) = (place().await, place().await);
     let third = server.client().await;
     let status = eventually("a connection too many", async || get(&mut third.clone(), "3m", 1, 0).await.err()).await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
