@@ -1,6 +1,7 @@
 //! The hot path against its bars: throughput, latency, memory, and how soon a refresh is seen. Load comes from h2load on
 //! the same machine; each server is measured in turn with those it is compared with. `make bench`.
 
+mod real;
 mod servers;
 #[path = "../tests/it/support/mod.rs"]
 #[allow(dead_code)]
@@ -20,9 +21,7 @@ use prost::Message;
 use support::{
     cluster::output,
     database::Database,
-    files::real_data,
     server::{Server, get},
-    treemap::treemap,
 };
 use table::{Table, median};
 
@@ -37,7 +36,8 @@ fn main() {
 }
 
 async fn bench() {
-    let database = database();
+    let database = real::database();
+    database.psql("VACUUM ANALYZE");
     let mut table = Table::default();
     let ours = Server::ready(&database).await;
     throughput(&database, &ours, &mut table).await;
@@ -48,23 +48,6 @@ async fn bench() {
     freshness(&database, &mut table).await;
     large_view(&mut table).await;
     table.print();
-}
-
-fn database() -> Database {
-    let Some(data) = real_data() else {
-        println!("the real reports are not on this machine (TREEMAP_TEST_DATA): measuring the sample");
-        let database = Database::with_sample();
-        database.psql("VACUUM ANALYZE");
-        return database;
-    };
-    let database = Database::migrated();
-    for list in ["asx/ASX_Listed_Companies_2024-04-07.csv", "asx/asx-official-20260302.csv"] {
-        treemap(&database, &["load", "companies", &data.join(list).display().to_string()]).succeeds();
-    }
-    treemap(&database, &["load", "shorts", &data.join("asic").display().to_string()]).exits(1);
-    treemap(&database, &["refresh"]).succeeds();
-    database.psql("VACUUM ANALYZE");
-    database
 }
 
 /// A server of `servers`, in a process of its own.

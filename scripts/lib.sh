@@ -23,6 +23,24 @@ postgres_bin() {
   done
 }
 
+# The major version of the Postgres of this machine, or of the one that Debian would install.
+postgres_major() {
+  local bin
+  bin=$(postgres_bin)
+  if [ -n "$bin" ]; then "$bin/postgres" --version | grep -oE '[0-9]+' | head -1; else apt-cache depends postgresql | grep -oE 'postgresql-[0-9]+' | grep -oE '[0-9]+' | head -1; fi
+}
+
+# A Python that has a module, or nothing: the system's, where Debian's packages go, or the one on the PATH.
+python_with() {
+  local python
+  for python in /usr/bin/python3 "$(command -v python3 || true)"; do
+    if [ -x "$python" ] && "$python" -c "import $1" 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+}
+
 # grpcurl as setup.sh builds it, or as it is installed, or nothing.
 grpcurl_path() {
   if [ -x .tools/bin/grpcurl ]; then echo .tools/bin/grpcurl; else command -v grpcurl || true; fi

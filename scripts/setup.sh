@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to it that what the demo, the tests and the benchmarks need beside Rust is there: installs it on Debian and Ubuntu,
-# names the packages on macOS. Usage: scripts/setup.sh cc|postgres|grpcurl|pgbouncer|faketime|h2load|npm ...
+# names the packages on macOS. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|h2load|npm|buildah ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -13,16 +13,19 @@ for tool in "$@"; do
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
     faketime) command -v faketime >/dev/null || missing+=(faketime) ;;
     h2load) command -v h2load >/dev/null || missing+=(nghttp2-client) ;;
+    pg_cron) ls /usr/lib/postgresql/*/lib/pg_cron.so >/dev/null 2>&1 || missing+=("postgresql-$(postgres_major)-cron") ;;
+    asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
+    buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Not packaged by Debian; its own toolchain builds it below.
     grpcurl) [ -n "$(grpcurl_path)" ] || command -v go >/dev/null || missing+=(golang-go ca-certificates) ;;
-    *) die "setup.sh knows cc, postgres, grpcurl, pgbouncer, faketime, h2load and npm; not $tool" ;;
+    *) die "setup.sh does not know $tool; see its first lines" ;;
   esac
 done
 
 if [ "$(uname)" = Darwin ]; then
   [[ " $* " != *" grpcurl "* ]] || [ -n "$(grpcurl_path)" ] || missing+=(grpcurl)
-  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^libc6-dev$/d' | sort -u | tr '\n' ' ')
+  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
   [ -z "${brew// /}" ] || die "missing on this machine; install with: brew install $brew"
 elif [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "missing on this machine, by their Debian names: ${missing[*]}"

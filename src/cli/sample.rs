@@ -22,10 +22,17 @@ pub struct Sample {
     /// The same seed, companies and days give the same files
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Leave a sample that is already in the folder as it is, for a start that may be repeated
+    #[arg(long)]
+    keep: bool,
 }
 
 impl Sample {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if self.keep && self.folder.join("companies.csv").exists() {
+            println!("there is a sample in {} already; it is left as it is", self.folder.display());
+            return Ok(ExitCode::SUCCESS);
+        }
         let to = self.to.unwrap_or_else(|| Zoned::now().date());
         let Self { companies, from, seed, .. } = self;
         let written = sample::Sample { companies, from, to, seed }.write(&self.folder)?;

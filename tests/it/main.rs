@@ -4,6 +4,7 @@
 
 mod answer;
 mod bad_input;
+mod deploy;
 mod failover;
 mod limits;
 mod load_companies;

@@ -1,0 +1,39 @@
+# The treemap service: one static-enough binary on distroless, as nobody, writing nothing. Built by `make image`.
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+ENV CARGO_HOME=/usr/local/cargo
+WORKDIR /src
+
+# Dependencies alone, kept as a layer until Cargo.toml or Cargo.lock changes: the sources are stand-ins.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src benches \
+ && echo 'fn main() {}' | tee build.rs src/main.rs benches/database.rs benches/scaling.rs benches/serving.rs >/dev/null \
+ && touch src/lib.rs \
+ && cargo build --release --locked --bin treemap \
+ && rm -r src benches build.rs
+
+COPY build.rs ./
+COPY proto proto
+COPY migrations migrations
+COPY src src
+COPY benches benches
+# Newer than the stand-ins, whatever the clock of the checkout says.
+RUN touch build.rs src/main.rs src/lib.rs \
+ && cargo build --release --locked --bin treemap
+
+# With C's library, the system's CAs and its time zones; without shell or package manager.
+FROM gcr.io/distroless/cc-debian12:nonroot
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="treemap" \
+      org.opencontainers.image.description="gRPC service for the industry treemap of ASX short positions" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /src/target/release/treemap /treemap
+USER 65532:65532
+ENV TREEMAP_LISTEN_ADDR=[::]:50051 \
+    TREEMAP_ADMIN_ADDR=[::]:8080
+EXPOSE 50051 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/treemap", "healthcheck"]
+ENTRYPOINT ["/treemap"]
+CMD ["serve"]

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Runs the image as ops do, and looks that it keeps its promises: as PID 1, as nobody, on a file system that cannot be written.
+# Needs root and buildah; starts a Postgres of its own. Usage: scripts/image-check.sh [NAME]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/lib.sh
+
+image=localhost/${1:-treemap}
+buildah=(buildah --storage-driver vfs)
+folder=$(mktemp -d)
+container=$("${buildah[@]}" from --pull-never "$image")
+server=
+end() {
+  [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true
+  as_postgres "$(postgres_bin)/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null 2>&1 || true
+  "${buildah[@]}" umount "$container" >/dev/null 2>&1 || true
+  "${buildah[@]}" rm "$container" >/dev/null 2>&1 || true
+  rm -rf "$folder"
+}
+trap end EXIT
+is() { # what, got, wanted
+  [ "$2" = "$3" ] || die "$1 is '$2', not '$3'"
+  say "$1: $2"
+}
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+config() { "${buildah[@]}" inspect --type image --format "{{$1}}" "$image"; }
+is "user" "$(config .Docker.Config.User)" 65532:65532
+is "ports" "$(config .Docker.Config.ExposedPorts)" "map[50051/tcp:{} 8080/tcp:{}]"
+is "healthcheck" "$(config .Docker.Config.Healthcheck.Test)" "[CMD /treemap healthcheck]"
+is "entrypoint" "$(config .Docker.Config.Entrypoint) $(config .Docker.Config.Cmd)" "[/treemap] [serve]"
+root=$("${buildah[@]}" mount "$container")
+size=$(stat -c %s "$root/treemap")
+[ "$size" -le $((30 * 1024 * 1024)) ] || die "the image adds $size bytes to its base, more than 30 MiB"
+say "added to the base: $((size / 1024)) KiB"
+for unwanted in bin/sh usr/bin/sh bin/bash usr/bin/apt usr/bin/dpkg usr/bin/apk; do
+  [ ! -e "$root/$unwanted" ] || die "the image holds $unwanted"
+done
+for wanted in etc/ssl/certs/ca-certificates.crt usr/share/zoneinfo/Australia/Sydney; do
+  [ -e "$root/$wanted" ] || die "the image lacks $wanted"
+done
+
+say "starting a Postgres"
+[ "$(id -u)" != 0 ] || chown "$(postgres_user)" "$folder"
+chmod 755 "$folder"
+port=$(free_port) grpc=$(free_port) admin=$(free_port)
+as_postgres "$(postgres_bin)/initdb" -D "$folder/data" --username=postgres --auth=trust --no-sync >/dev/null
+as_postgres "$(postgres_bin)/pg_ctl" -D "$folder/data" -w -l "$folder/log" \
+  -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c fsync=off" start >/dev/null
+url="postgres://postgres@127.0.0.1:$port/postgres"
+
+# What a container is, by hand: process 1 of its own, its root read-only, its user nobody.
+inside() {
+  exec unshare --mount --pid --fork --kill-child sh -c '
+    mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec chroot --userspec=65532:65532 --groups= "$0" /treemap "$@"' \
+    "$root" "$@"
+}
+export DATABASE_URL=$url TREEMAP_LISTEN_ADDR=127.0.0.1:$grpc TREEMAP_ADMIN_ADDR=127.0.0.1:$admin
+is "version" "$(inside --version)" "treemap $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
+(inside migrate) >/dev/null
+if (inside healthcheck) 2>"$folder/why"; then die "the healthcheck passes without a server"; fi
+say "healthcheck without a server: $(cat "$folder/why")"
+(inside serve) 2>"$folder/server.log" &
+server=$!
+for _ in $(seq 100); do
+  ! (inside healthcheck) >/dev/null 2>&1 || break
+  sleep 0.1
+done
+is "healthcheck" "$(inside healthcheck)" ready
+pid=$(pgrep -f '^/treemap serve')
+is "user of the process" "$(stat -c %u "/proc/$pid")" 65532
+is "process number inside" "$(awk '/^NSpid:/ { print $NF }' "/proc/$pid/status")" 1
+is "its root" "$(awk '$5 == "/" { print substr($6, 1, 2) }' "/proc/$pid/mountinfo" | tail -1)" ro
+answer=$("$(grpcurl_path)" -plaintext -d '{"period":"3m"}' "127.0.0.1:$grpc" shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap)
+is "an answer without data" "$answer" "{}"
+begun=$(date +%s)
+kill -TERM "$pid"
+code=0
+wait "$server" || code=$?
+server=
+is "exit code after SIGTERM" "$code" 0
+seconds=$(($(date +%s) - begun))
+[ "$seconds" -le 10 ] || die "it took $seconds s to stop"
+say "stopped after $seconds s"
+grep -q '"message":"stopped"' "$folder/server.log" || die "no JSON log: $(cat "$folder/server.log")"
+say "the image keeps its promises"

@@ -1,0 +1,170 @@
+//! What the documentation and the files for deployment show, run.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::support::{
+    cluster::{OwnCluster, cluster, program},
+    database::Database,
+    docs, eventually,
+    pooler::Pooler,
+    server::Server,
+    treemap::{command, run, treemap},
+};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/refresh-materialized-views.sh");
+
+fn refreshes(database: &Database) -> usize {
+    database.psql("SELECT count(*) FROM treemap_refreshes").parse().unwrap()
+}
+
+fn script(url: &str) -> Output {
+    let mut script = Command::new(SCRIPT);
+    // psql is where Postgres is, on a machine where it is not on the PATH.
+    let path = format!("{}:{}", program("psql").parent().unwrap().display(), std::env::var("PATH").unwrap());
+    script.env("PATH", path).env("DATABASE_URL", url).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_script_for_pipelines_refreshes_directly_and_through_a_pooler() {
+    let database = Database::with_sample();
+    let pooler = Pooler::start(cluster().port);
+    for url in [database.url(), pooler.url(&database), pooler.url(&database) + "?pgbouncer=true"] {
+        let before = refreshes(&database);
+        let ran = script(&url);
+        let said = text(&ran.stdout);
+        assert!(ran.status.success(), "{said}{}", text(&ran.stderr));
+        for words in ["before:", "after:", "populated", "refreshed", "2023-12-29", "360", "kB"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert_eq!(refreshes(&database), before + 1);
+    }
+}
+
+#[test]
+fn the_script_for_pipelines_fails_with_the_reason() {
+    let database = Database::empty();
+    for (url, reason) in [
+        (String::new(), "DATABASE_URL is not set"),
+        (database.url(), "relation \"public.treemap_refreshes\" does not exist"),
+        (database.url().replace(&database.name, "no_such_database"), "database \"no_such_database\" does not exist"),
+    ] {
+        let ran = script(&url);
+        assert_eq!(ran.status.code(), Some(1), "{}", text(&ran.stdout));
+        assert!(text(&ran.stderr).contains(reason), "{}", text(&ran.stderr));
+    }
+    let database = Database::with_sample();
+    database.psql("DROP INDEX idx_mv_treemap_unique");
+    let ran = script(&database.url());
+    assert_eq!(ran.status.code(), Some(1));
+    let why = text(&ran.stderr);
+    assert!(why.contains("no usable unique index") && why.contains("the view was not refreshed"), "{why}");
+}
+
+#[test]
+fn the_python_of_the_docs_refreshes_directly_and_through_a_pooler() {
+    let database = Database::with_sample();
+    let pooler = Pooler::start(cluster().port);
+    let python = ["/usr/bin/python3", "python3"]
+        .into_iter()
+        .find(|python| {
+            Command::new(python).args(["-c", "import asyncpg"]).output().is_ok_and(|ran| ran.status.success())
+        })
+        .expect("no Python has asyncpg; make test installs it");
+    for url in [database.url(), pooler.url(&database), pooler.url(&database)] {
+        let before = refreshes(&database);
+        let mut ran = Command::new(python);
+        let ran =
+            ran.args(["-c", &docs::block("setup.md", "import asyncpg")]).env("DATABASE_URL", url).output().unwrap();
+        assert!(ran.status.success(), "{}", text(&ran.stderr));
+        assert_eq!(refreshes(&database), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn the_pg_cron_of_the_docs_refreshes() {
+    let library = Command::new(program("pg_config")).arg("--pkglibdir").output().map(|ran| text(&ran.stdout));
+    if !library.is_ok_and(|folder| Path::new(folder.trim()).join("pg_cron.so").exists()) {
+        assert!(std::env::var_os("TREEMAP_TEST_PG_BIN").is_some(), "pg_cron is not installed; make test installs it");
+        return eprintln!("this Postgres comes without pg_cron; not tested");
+    }
+    let own = OwnCluster::start(&["shared_preload_libraries=pg_cron", "cron.use_background_workers=on"]);
+    let database = Database::with_sample_in(&own);
+    own.psql("postgres", "CREATE EXTENSION pg_cron");
+    let schedule = docs::block("setup.md", "cron.schedule_in_database")
+        .replace("'shorts'", &format!("'{}'", database.name))
+        .replace("0 17 * * *", "* * * * *");
+    let before = refreshes(&database);
+    own.psql("postgres", &schedule);
+    let mut patience = 4;
+    while refreshes(&database) == before {
+        // The next minute comes within sixty seconds.
+        patience -= 1;
+        assert!(patience > 0, "{}", own.psql("postgres", "SELECT * FROM cron.job_run_details"));
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(18), async {
+            eventually("a refresh", async || (refreshes(&database) > before).then_some(())).await;
+        });
+        let _ = waited.await;
+    }
+}
+
+#[test]
+fn the_sql_of_the_docs_for_a_production_database_runs() {
+    let database = Database::migrated();
+    database.psql(docs::block("setup.md", "CREATE INDEX CONCURRENTLY").trim());
+    let down = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/down/004_treemap_materialized_view.sql");
+    let ran = database.psql_command().args(["-1", "-f", down]).output().unwrap();
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let mut up = database.psql_command();
+    for file in ["001_source_tables.sql", "004_treemap_materialized_view.sql"] {
+        up.args(["-f", &format!("{}/migrations/{file}", env!("CARGO_MANIFEST_DIR"))]);
+    }
+    let ran = up.arg("-1").output().unwrap();
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    treemap(&database, &["migrate", "--check"]).succeeds();
+}
+
+#[test]
+fn the_steps_of_compose_work_in_their_order_and_again() {
+    let compose = docs::file("compose.yaml");
+    let folder = tempfile::tempdir().unwrap();
+    let steps: Vec<Vec<String>> = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("command: [")?.strip_suffix(']'))
+        .map(|words| {
+            words.split(", ").map(|word| word.replace("/sample", &folder.path().display().to_string())).collect()
+        })
+        .collect();
+    let names: Vec<&str> = steps.iter().map(|step| step[0].as_str()).collect();
+    assert_eq!(names, ["migrate", "sample", "load", "load", "refresh"]);
+    let database = Database::empty();
+    for _ in 0..2 {
+        for step in &steps {
+            let step: Vec<&str> = step.iter().map(String::as_str).collect();
+            treemap(&database, &step).succeeds();
+        }
+    }
+    assert_eq!(database.psql("SELECT count(*) > 0 FROM mv_treemap_data"), "t");
+}
+
+#[tokio::test]
+async fn the_healthcheck_says_ready_or_why_not() {
+    let check = |addr: &str| run(&mut command(&["healthcheck", "--admin-addr", addr]));
+    let server = Server::start(&Database::empty()).await;
+    server.logged("not ready, and trying again").await;
+    check(&server.admin().await).exits(1).says(&["not ready: cannot load the treemap", "treemap migrate"]);
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), &["--admin-addr", "0.0.0.0:0"]).await;
+    server.becomes_ready().await;
+    let port = server.admin().await.split(':').next_back().unwrap().to_owned();
+    check(&format!("0.0.0.0:{port}")).succeeds().says(&["ready"]);
+    drop(server);
+    check(&format!("127.0.0.1:{port}")).exits(1).says(&["no answer from http://127.0.0.1:"]);
+    check("off").exits(1).says(&["TREEMAP_ADMIN_ADDR is \"off\""]);
+}
