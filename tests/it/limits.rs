@@ -169,6 +169,15 @@ async fn a_deadline_is_honoured_and_work_for_a_client_that_went_away_stops() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_has_passed_is_honoured_with_a_model_too() {
+    let (_database, server) = ready(&[]).await;
+    for (timeout, code) in [("0m", Code::DeadlineExceeded), ("10S", Code::Ok), ("nonsense", Code::Ok)] {
+        let (answered, words) = raw::status(&server.addr, &[("grpc-timeout", timeout)], raw::message(&request())).await;
+        assert_eq!(Code::from(i32::try_from(answered).unwrap()), code, "{timeout}: {words}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_never_takes_its_answers_loses_its_connection_and_nobody_else_notices() {
     let (_database, server) = ready(&[]).await;
     let calls = Calls::start(&server.client().await);
