@@ -7,6 +7,7 @@ use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 
 mod conninfo;
 mod database;
+mod host;
 mod server;
 mod tls;
 

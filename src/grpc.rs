@@ -1,5 +1,6 @@
 //! `GetIndustryTreeMap`: from proto to domain to read model to wire, and what goes wrong to gRPC status.
 
+pub mod call;
 pub mod calls;
 pub mod codec;
 

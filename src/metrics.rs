@@ -269,11 +269,13 @@ impl Metrics {
         read_model: &ReadModel,
         pools: impl IntoIterator<Item = (&'static str, usize, usize)>,
     ) -> String {
-        if let Some(model) = read_model.current() {
-            let age = model.age().unwrap_or_default();
-            self.model_age.set(age.as_secs_f64());
+        // What is not there is older than anything: a replica without a model must not make the others look fresh.
+        let model = read_model.current();
+        let age = model.as_ref().and_then(|model| model.age());
+        self.model_age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        self.model_stale.set(model.as_ref().is_none_or(|model| model.is_stale()).into());
+        if let Some(model) = model {
             self.model_data_date.set(model.data_timestamp().unwrap_or_default());
-            self.model_stale.set(model.is_stale().into());
             for (period, stocks) in model.stocks_per_period() {
                 self.model_stocks.get_or_create(&OfPeriod { period }).set(i64::try_from(stocks).unwrap_or(i64::MAX));
             }

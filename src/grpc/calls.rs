@@ -1,29 +1,19 @@
 //! What happens to every call before and after it is answered: routing, limits, deadline, counting, tracing.
 
-use std::{
-    convert::Infallible,
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower_service::Service as _;
 use tracing::{Instrument, Span};
 
-use super::{ShortedStocksServiceServer, TreemapService};
+use super::{
+    ShortedStocksServiceServer, TreemapService,
+    call::{Call, Counted, Flight, Pace, code_of},
+};
 use crate::{
     metrics::{Method, MethodMetrics, Metrics},
     telemetry,
@@ -111,10 +101,10 @@ impl hyper::service::Service<Request<Incoming>> for OverConnection {
             let flight = Flight::begin(metrics, self.pace.clone());
             if self.crowded {
                 refusal = Some("this replica serves all the connections that it can");
-            } else if flight.others >= limit {
+            } else if flight.others() >= limit {
                 refusal = Some("this replica answers all the calls that it can");
             }
-            call.flight = Some(flight);
+            call.flies(flight);
         }
         let answered = async move {
             let mut response = match refusal {
@@ -127,8 +117,8 @@ impl hyper::service::Service<Request<Incoming>> for OverConnection {
             if code_of(headers) == Some(Code::OutOfRange) {
                 headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
             }
-            call.code = code_of(headers).unwrap_or(call.code);
-            Ok(response.map(|body| Counted { body, call: Some(call) }))
+            call.ends_with(code_of(headers));
+            Ok(response.map(|body| Counted::new(body, call)))
         };
         // Boxed once; nothing is entered for a call that is not traced.
         if traced { Box::pin(answered.instrument(span)) } else { Box::pin(answered) }
@@ -174,10 +164,6 @@ async fn within(
     }
 }
 
-fn code_of(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
-}
-
 /// How long the client waits, by its `grpc-timeout`.
 fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
@@ -194,140 +180,6 @@ fn deadline(headers: &HeaderMap) -> Option<Duration> {
         _ => return None,
     };
     nanoseconds.checked_mul(count.into()).map(Duration::from_nanos)
-}
-
-/// A call, counted when it is over: when its last frame is written, or nobody wants it any more.
-#[derive(Debug)]
-struct Call {
-    counts: Arc<MethodMetrics>,
-    begun: Instant,
-    /// Of a call that is dropped before it has another: its client went away.
-    code: Code,
-    span: Span,
-    flight: Option<Flight>,
-}
-
-impl Call {
-    fn begin(counts: Arc<MethodMetrics>, span: Span) -> Self {
-        counts.started();
-        Self { counts, begun: Instant::now(), code: Code::Cancelled, span, flight: None }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.counts.handled(self.code, self.begun.elapsed());
-        telemetry::call_ended(&self.span, self.code);
-    }
-}
-
-/// One of the calls that are being answered.
-#[derive(Debug)]
-struct Flight {
-    /// How many others there were when it began.
-    others: i64,
-    metrics: Arc<Metrics>,
-    pace: Arc<Pace>,
-    round: usize,
-}
-
-impl Flight {
-    fn begin(metrics: Arc<Metrics>, pace: Arc<Pace>) -> Self {
-        let (others, round) = (metrics.in_flight.inc(), pace.begin());
-        Self { others, metrics, pace, round }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.metrics.in_flight.dec();
-        self.pace.end(self.round);
-    }
-}
-
-/// Whether the calls over a connection end: each belongs to the round in which it began, and must be over one round later.
-#[derive(Debug, Default)]
-pub struct Pace {
-    round: AtomicUsize,
-    open: [AtomicUsize; 3],
-}
-
-impl Pace {
-    fn begin(&self) -> usize {
-        let round = self.round.load(Ordering::Relaxed) % self.open.len();
-        self.open[round].fetch_add(1, Ordering::Relaxed);
-        round
-    }
-
-    fn end(&self, round: usize) {
-        self.open[round].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Begins a new round; says whether a call of the one before the last is still open.
-    pub fn has_stalled(&self) -> bool {
-        let ended = self.round.fetch_add(1, Ordering::Relaxed);
-        // Three rounds: the ended one, the one before it, and the new one, whose place was found empty last time.
-        self.open[(ended + self.open.len() - 1) % self.open.len()].load(Ordering::Relaxed) > 0
-    }
-}
-
-/// An answer's body with the call that it ends.
-#[derive(Debug)]
-pub struct Counted {
-    body: Body,
-    call: Option<Call>,
-}
-
-/// Bytes of an answer. Its call is in flight until the client has made room for them: HTTP/2 keeps them for as long as that takes.
-#[derive(Debug)]
-pub struct Sending {
-    bytes: Bytes,
-    _flight: Option<Flight>,
-}
-
-impl Buf for Sending {
-    fn remaining(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-    }
-}
-
-impl http_body::Body for Counted {
-    type Data = Sending;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        polled.map_ok(|frame| {
-            if let Some(trailers) = frame.trailers_ref()
-                && let Some(mut call) = self.call.take()
-            {
-                call.code = code_of(trailers).unwrap_or(Code::Unknown);
-            }
-            frame.map_data(|bytes| {
-                let flight = self.call.as_mut().and_then(|call| call.flight.take());
-                Sending { bytes, _flight: flight }
-            })
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]
@@ -351,22 +203,6 @@ mod tests {
         assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
         for nonsense in ["", "S", "10", "10x", "-1S", "99999999H", "\u{e9}"] {
             assert_eq!(read(nonsense), None, "{nonsense:?}");
-        }
-    }
-
-    #[test]
-    fn a_call_that_outlives_the_next_round_has_stalled_and_no_other_has() {
-        let pace = Pace::default();
-        let first = pace.begin();
-        assert!(!pace.has_stalled(), "it may have begun just now");
-        let second = pace.begin();
-        assert!(pace.has_stalled());
-        pace.end(first);
-        pace.end(second);
-        for _ in 0..5 {
-            let short = pace.begin();
-            pace.end(short);
-            assert!(!pace.has_stalled());
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::tls::Tls;
 use crate::{
-    grpc::calls::{Calls, Pace},
+    grpc::{call::Pace, calls::Calls},
     metrics::Metrics,
 };
 

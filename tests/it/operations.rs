@@ -35,6 +35,8 @@ async fn probes_say_alive_always_and_ready_only_with_a_model_and_gracefully_agre
     assert_eq!(status, 503);
     assert!(why.contains("not ready: cannot load the treemap") && why.contains("treemap migrate"), "{why}");
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
+    assert_eq!(server.metric("treemap_model_age_seconds").await, f64::INFINITY, "older than anything");
+    assert_eq!(server.metric("treemap_model_stale").await, 1.0);
     treemap::treemap(&database, &["migrate"]).succeeds();
     server.becomes_ready().await;
     assert_eq!(server.ask("/readyz").await, (200, "ready\n".into()));

@@ -156,8 +156,18 @@ impl Raw {
     }
 }
 
-/// One call with any headers over a connection of its own; gives the numbers and words of its status.
+/// One call with any headers over a connection of its own; gives the number and words of its gRPC status.
 pub async fn status(addr: &str, headers: &[(&str, &str)], message: Vec<u8>) -> (u32, String) {
+    let response = call(addr, headers, message).await;
+    let first = response.headers().clone();
+    let body = response.into_body().collect().await.unwrap();
+    let last = body.trailers().unwrap_or(&first);
+    let text = |name| last.get(name).map(|value| value.to_str().unwrap().to_owned());
+    (text("grpc-status").unwrap().parse().unwrap(), text("grpc-message").unwrap_or_default())
+}
+
+/// The same; gives what came back as HTTP has it.
+pub async fn call(addr: &str, headers: &[(&str, &str)], message: Vec<u8>) -> http::Response<hyper::body::Incoming> {
     let addr: SocketAddr = addr.parse().unwrap();
     let stream = TcpStream::connect(addr).await.unwrap();
     let (mut sender, connection) =
@@ -169,10 +179,5 @@ pub async fn status(addr: &str, headers: &[(&str, &str)], message: Vec<u8>) -> (
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Full::new(Bytes::from(message))).unwrap()).await.unwrap();
-    let first = response.headers().clone();
-    let body = response.into_body().collect().await.unwrap();
-    let last = body.trailers().unwrap_or(&first);
-    let text = |name| last.get(name).map(|value| value.to_str().unwrap().to_owned());
-    (text("grpc-status").unwrap().parse().unwrap(), text("grpc-message").unwrap_or_default())
+    sender.send_request(request.body(Full::new(Bytes::from(message))).unwrap()).await.unwrap()
 }
