@@ -87,7 +87,8 @@ if [ "$(cat "$loaded" 2>/dev/null)" != "${DATA:-sample}" ]; then
 fi
 
 say "serving"
-"$treemap" serve &
+# Any free port for the admin side: somebody's 8080 is in use.
+TREEMAP_ADMIN_ADDR=${TREEMAP_ADMIN_ADDR:-127.0.0.1:0} "$treemap" serve &
 server=$!
 address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}
 until "$grpcurl" -plaintext "$address" grpc.health.v1.Health/Check 2>/dev/null | grep -q '"SERVING"'; do

@@ -1,7 +1,10 @@
 use std::process::ExitCode;
 
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 use crate::{
     app::{App, Stop},
@@ -20,13 +23,21 @@ impl Serve {
         let config = self.settings.check()?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-        let stop = async {
+        let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => Stop::Gently,
                 _ = interrupt.recv() => Stop::Now,
             }
         };
-        App::build(config, traced).await?.run_until(stop).await?;
-        Ok(ExitCode::SUCCESS)
+        let (say_stop, stop) = oneshot::channel();
+        let signals = async {
+            let _ = say_stop.send(next().await);
+            next().await
+        };
+        let app = App::build(config, traced).await?;
+        tokio::select! {
+            ran = app.run_until(async { stop.await.unwrap_or(Stop::Now) }) => ran.map(|()| ExitCode::SUCCESS),
+            _ = signals => bail!("cut short by a second signal: calls in flight were not waited for"),
+        }
     }
 }

@@ -71,6 +71,18 @@ async fn ctrl_c_does_not_wait_for_others_to_learn_of_it() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let database = Database::with_sample();
+    let mut server = Server::start_with(&database.url(), &["--drain-delay", "1h"]).await;
+    server.becomes_ready().await;
+    server.signal("TERM");
+    server.logged("stopping").await;
+    server.signal("INT");
+    assert_eq!(server.ended().await.code(), Some(1));
+    server.logged("cut short by a second signal").await;
+}
+
+#[tokio::test]
 async fn nobody_can_hold_the_end() {
     let database = Database::with_sample();
     let mut server = Server::start_with(&database.url(), &["--drain-timeout", "1s"]).await;
