@@ -74,7 +74,7 @@ impl Reloading {
             stocks = model.stocks,
             version = model.version.to_str().unwrap_or_default(),
             data_date = model.freshness.data_date.map(tracing::field::display),
-            milliseconds = started.elapsed().as_millis(),
+            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "{} the treemap",
             if current.is_some() { "reloaded" } else { "loaded" },
         );

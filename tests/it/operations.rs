@@ -228,6 +228,7 @@ fn logs_are_json_when_nobody_sits_at_a_terminal() {
     let loaded = events.iter().find(|event| event["message"] == "loaded the treemap").unwrap();
     assert_eq!(loaded["level"], "INFO");
     assert_eq!(loaded["stocks"], 720);
+    assert!(loaded["milliseconds"].is_u64());
     assert_eq!(loaded["spans"][0]["name"], "reload");
     assert!(loaded["timestamp"].is_string());
 }
