@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::support::{
+    cluster::output,
     database::Database,
     eventually,
     files::sample,
@@ -328,8 +329,15 @@ fn status_tells_the_whole_story_to_people_and_to_machines() {
 impl Server {
     /// A server whose clock differs from the database's, as faketime makes it.
     async fn with_clock(skew: &str, database_url: &str, arguments: &[&str]) -> Self {
-        let mut faketime = Command::new("faketime");
-        faketime.args(["--exclude-monotonic", "-f", skew]).arg(env!("CARGO_BIN_EXE_treemap"));
-        Self::run(faketime, database_url, arguments).await
+        // faketime itself would stand between us and the server, and leave it behind when it is killed: only what it sets.
+        let set = output(Command::new("faketime").args(["--exclude-monotonic", "-f", skew, "env"]));
+        let set = set.lines().filter_map(|line| line.split_once('='));
+        let set = set.filter(|(name, _)| {
+            ["LD_PRELOAD", "DYLD_", "FAKETIME"].iter().any(|prefix| name.starts_with(prefix))
+                && *name != "FAKETIME_SHARED"
+        });
+        let mut server = command(&[]);
+        server.envs(set);
+        Self::run(server, database_url, arguments).await
     }
 }
