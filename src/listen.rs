@@ -30,12 +30,15 @@ const DOING: &str = "listen for refreshes";
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the session is asked whether it still listens: a half-open connection shows no other way.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a LISTEN that does not deliver is left alone: only a new configuration mends it, and each try leaves its mark on a
+/// connection of the pooler.
+const NOT_DELIVERING: Duration = Duration::from_secs(600);
 
 /// Listens for ever, and tells `changed` after each notification, after each new beginning, and when the connection is
 /// lost: what happens in between is not heard. `url` has to be that of a primary: a standby has no notifications.
 /// `primary` is where our own are sent.
 pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut trouble: Trouble, metrics: Arc<Metrics>) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(600));
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
     loop {
         let end = session(&url, &primary, &changed, || {
             metrics.listener_up.set(1);
@@ -47,13 +50,13 @@ pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut tro
         if let Some(words) = trouble.met(&end).await {
             tracing::warn!("refreshes are noticed by polling only: {words}");
         }
-        let longest = match end.kind {
+        let pause = match end.kind {
             // It passes.
-            Kind::Unreachable | Kind::TimedOut => Duration::from_secs(10),
-            Kind::NotDelivered => Duration::from_secs(600),
-            _ => Duration::from_secs(60),
+            Kind::Unreachable | Kind::TimedOut => backoff.pause().min(Duration::from_secs(10)),
+            Kind::NotDelivered => NOT_DELIVERING,
+            _ => backoff.pause(),
         };
-        tokio::time::sleep(backoff.pause().min(longest)).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
