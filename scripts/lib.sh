@@ -27,7 +27,13 @@ postgres_bin() {
 postgres_major() {
   local bin
   bin=$(postgres_bin)
-  if [ -n "$bin" ]; then "$bin/postgres" --version | grep -oE '[0-9]+' | head -1; else apt-cache depends postgresql | grep -oE 'postgresql-[0-9]+' | grep -oE '[0-9]+' | head -1; fi
+  if [ -n "$bin" ]; then
+    "$bin/postgres" --version | grep -oE '[0-9]+' | head -1
+  else
+    # A new machine has no lists yet.
+    as_root apt-get update -qq >&2
+    apt-cache depends postgresql | grep -oE 'postgresql-[0-9]+' | grep -oE '[0-9]+' | head -1
+  fi
 }
 
 # A Python that has a module, or nothing: the system's, where Debian's packages go, or the one on the PATH.

@@ -13,7 +13,7 @@ for tool in "$@"; do
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
     faketime) command -v faketime >/dev/null || missing+=(faketime) ;;
     h2load) command -v h2load >/dev/null || missing+=(nghttp2-client) ;;
-    pg_cron) ls /usr/lib/postgresql/*/lib/pg_cron.so >/dev/null 2>&1 || missing+=("postgresql-$(postgres_major)-cron") ;;
+    pg_cron) [ "$(uname)" = Darwin ] || ls /usr/lib/postgresql/*/lib/pg_cron.so >/dev/null 2>&1 || missing+=("postgresql-$(postgres_major)-cron") ;;
     asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;

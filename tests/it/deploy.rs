@@ -68,12 +68,14 @@ fn the_script_for_pipelines_fails_with_the_reason() {
 fn the_python_of_the_docs_refreshes_directly_and_through_a_pooler() {
     let database = Database::with_sample();
     let pooler = Pooler::start(cluster().port);
-    let python = ["/usr/bin/python3", "python3"]
-        .into_iter()
-        .find(|python| {
-            Command::new(python).args(["-c", "import asyncpg"]).output().is_ok_and(|ran| ran.status.success())
-        })
-        .expect("no Python has asyncpg; make test installs it");
+    let has_asyncpg = |python: &&str| {
+        Command::new(python).args(["-c", "import asyncpg"]).output().is_ok_and(|ran| ran.status.success())
+    };
+    let Some(python) = ["/usr/bin/python3", "python3"].into_iter().find(has_asyncpg) else {
+        let debian = std::path::Path::new("/etc/debian_version").exists();
+        assert!(!debian, "no Python has asyncpg; make test installs it");
+        return eprintln!("no Python has asyncpg; not tested");
+    };
     for url in [database.url(), pooler.url(&database), pooler.url(&database)] {
         let before = refreshes(&database);
         let mut ran = Command::new(python);
@@ -87,7 +89,8 @@ fn the_python_of_the_docs_refreshes_directly_and_through_a_pooler() {
 #[test]
 fn the_pg_cron_of_the_docs_refreshes() {
     if !program("initdb").with_file_name("../lib/pg_cron.so").exists() {
-        assert!(std::env::var_os("TREEMAP_TEST_PG_BIN").is_some(), "pg_cron is not installed; make test installs it");
+        let debians = program("initdb").starts_with("/usr/lib/postgresql");
+        assert!(!debians, "pg_cron is not installed; make test installs it");
         return eprintln!("this Postgres comes without pg_cron; not tested");
     }
     let own = OwnCluster::start(&["shared_preload_libraries=pg_cron", "cron.use_background_workers=on"]);
