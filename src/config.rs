@@ -11,7 +11,10 @@ mod host;
 mod server;
 mod tls;
 
-pub use self::{database::DatabaseUrl, server::ServerConfig};
+pub use self::{
+    database::DatabaseUrl,
+    server::{Limits, ServerConfig, address},
+};
 use self::{
     database::{Secret, url_of},
     server::ServerArgs,

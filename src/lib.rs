@@ -4,20 +4,20 @@
 //!
 //! - [`cli`]: the `treemap` command, one file per subcommand
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
-//! - [`server`]: the listener: connections, their limits, TLS, their end
 //! - [`admin`]: the port for ops: alive, ready, metrics
+//! - [`server`]: the listener: connections, their limits, TLS, their end
 //! - [`grpc`]: a request from proto to domain to read model to wire, and the mapping to gRPC status
 //! - [`listen`], [`reload`]: notice that the view changed; load the read model again
 //! - [`refresher`]: decides when the view is refreshed
 //! - [`load`], [`sample`], [`migrate`], [`refresh`], [`status`]: what the other commands do
+//! - [`metrics`], [`telemetry`]: what is counted; logs and traces
 //! - [`store`]: every statement of the serving path
 //! - [`read_model`]: the answers, encoded and ready to be sliced, and how fresh they are
 //! - [`treemap`]: period, view mode, limit: what a valid request is
 //! - [`db`]: the one door to Postgres: connections, pool, bounds
 //! - [`backoff`], [`trouble`]: the pause before the next try; telling of a failure once
-//! - [`metrics`], [`telemetry`]: what is counted; logs and traces
-//! - [`tls`]: certificates and keys, for both sides of TLS
 //! - [`config`]: every setting, read once
+//! - [`tls`]: certificates and keys for both sides of TLS, and what the listener accepts with
 //! - [`schedule`]: the ticks of a cron pattern in a time zone
 //! - [`error`]: what can go wrong with the database, by what to do about it
 //!

@@ -4,7 +4,6 @@
 //! never speaks, and answers a deadline with CANCELLED. What a connection does is in [`connection`].
 
 pub mod connection;
-pub mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,30 +14,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::{
-    connection::{Client, Room},
-    tls::Tls,
-};
-use crate::{grpc::calls::Calls, metrics::Metrics};
+use self::connection::{Client, Room};
+use crate::{config::Limits, grpc::calls::Calls, metrics::Metrics, tls::listener::Tls};
 
 /// Connections beyond the limit that are told so in the protocol's own words, and whose health checks are answered. Beyond
 /// these too a connection is closed as it comes.
 const CROWD: usize = 256;
 /// The pause after a connection that could not be accepted: what is missing, file descriptors say, is not back at once.
-const RECOVERY: Duration = Duration::from_millis(100);
+pub const RECOVERY: Duration = Duration::from_millis(100);
 /// Without another failure for so long, accepting works again.
 const QUIET: Duration = Duration::from_secs(1);
-
-/// How much a server takes on, and how it ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at a time.
-    pub connections: usize,
-    /// How long a connection lives, more or less, so that clients spread over new replicas; `None` for ever.
-    pub connection_age: Option<Duration>,
-    /// How long connections may take to end after the signal to stop.
-    pub drain: Duration,
-}
 
 /// A listener with all that a connection needs.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What both sides of TLS share: the cryptography, and certificates and keys from PEM files.
 
+pub mod listener;
+
 use std::{path::Path, sync::Arc};
 
 use rustls::{

@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use crate::config::address;
+
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -20,9 +22,8 @@ pub struct Healthcheck {
 
 impl Healthcheck {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Ok(mut address) = self.admin_addr.trim().parse::<SocketAddr>() else {
-            bail!("TREEMAP_ADMIN_ADDR is {:?}; expected the address and port of the server's /readyz", self.admin_addr)
-        };
+        let mut address =
+            address("TREEMAP_ADMIN_ADDR", &self.admin_addr, "127.0.0.1:8080").map_err(anyhow::Error::msg)?;
         // Where a server listens on all addresses, this one is among them.
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -3,10 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{Problems, duration, unless_off};
-use crate::server::{
-    Limits,
-    tls::{Files, Tls},
-};
+use crate::tls::listener::{Files, Tls};
 
 /// What `treemap serve` can be told about its clients.
 #[derive(Debug, clap::Args)]
@@ -60,6 +57,17 @@ pub struct ServerConfig {
     pub drain_delay: Duration,
 }
 
+/// How much a server takes on, and how it ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// How long a connection lives, more or less, so that clients spread over new replicas; `None` for ever.
+    pub connection_age: Option<Duration>,
+    /// How long connections may take to end after the signal to stop.
+    pub drain: Duration,
+}
+
 impl ServerArgs {
     pub(super) fn read(&self, problems: &mut Problems) -> Option<ServerConfig> {
         let listen_addr = problems.note(address("TREEMAP_LISTEN_ADDR", &self.listen_addr, "127.0.0.1:50051"));
@@ -107,7 +115,11 @@ impl ServerArgs {
     }
 }
 
-fn address(setting: &str, text: &str, example: &str) -> Result<SocketAddr, String> {
+/// An address and a port; IPv6 in brackets.
+///
+/// # Errors
+/// What was expected instead, with an `example`.
+pub fn address(setting: &str, text: &str, example: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| format!("{setting} is {text:?}; expected an address and a port, as {example}"))
 }
 

@@ -22,10 +22,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
-use super::tls::Tls;
 use crate::{
     grpc::{call::Pace, calls::Calls},
     metrics::Metrics,
+    tls::listener::Tls,
 };
 
 /// How long the TLS handshake may take, and after it the preface of HTTP/2.

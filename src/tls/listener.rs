@@ -7,7 +7,7 @@ use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::{certificates, private_key, provider};
+use super::{certificates, private_key, provider};
 
 /// How often the files are looked at. Certificates are renewed weeks before they expire.
 const LOOK: Duration = Duration::from_secs(5);
