@@ -6,14 +6,11 @@ mod real;
 #[allow(dead_code)]
 mod support;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use support::{
     database::Database,
-    server::{Server, get},
+    server::{Server, cpu_seconds, get},
 };
 
 const REPLICAS: usize = 20;
@@ -103,7 +100,7 @@ impl Counts {
         Self {
             transactions: number(database, sql),
             postgres_cpu: database.psql(backends).lines().map(|pid| cpu_seconds(pid.parse().unwrap())).sum(),
-            replicas_cpu: replicas.iter().map(|server| cpu_seconds(server.id())).sum(),
+            replicas_cpu: replicas.iter().map(Server::cpu_seconds).sum(),
         }
     }
 
@@ -114,12 +111,4 @@ impl Counts {
             replicas_cpu: self.replicas_cpu - before.replicas_cpu,
         }
     }
-}
-
-/// Seconds of a core that a process has used, by the hundredth.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<f64> =
-        stat.rsplit(')').next().unwrap().split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
-    (fields[11] + fields[12]) / 100.0
 }

@@ -16,13 +16,12 @@ use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 
-use crate::{db::Db, metrics::Metrics, read_model::ReadModel};
+use crate::{db::Db, metrics::Metrics, read_model::ReadModel, server::RECOVERY};
 
 /// Connections at a time; a probe and a scraper need two.
 const CONNECTIONS: usize = 64;
 /// How long a connection lives: a request and its answer take some milliseconds.
 const LIFETIME: Duration = Duration::from_secs(10);
-const RECOVERY: Duration = Duration::from_millis(100);
 
 /// What can be asked.
 #[derive(Debug)]
@@ -69,23 +68,26 @@ pub async fn serve(admin: Admin, listener: TcpListener) {
 
 impl Admin {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let (status, text) = match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, "alive\n".into()),
-            (&Method::GET | &Method::HEAD, "/readyz") => match self.not_ready() {
+        let path = request.uri().path();
+        let (status, text) = match path {
+            _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+                (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".into())
+            }
+            "/livez" => (StatusCode::OK, "alive\n".into()),
+            "/readyz" => match self.not_ready() {
                 None => (StatusCode::OK, "ready\n".into()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
-            (&Method::GET | &Method::HEAD, "/metrics") => {
+            "/metrics" => {
                 let pools = self.pools.iter().map(|(name, db)| {
                     let (all, idle) = db.connections();
                     (*name, all, idle)
                 });
                 (StatusCode::OK, self.metrics.render(&self.read_model, pools))
             }
-            (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n".into()),
-            _ => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".into()),
+            _ => (StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n".into()),
         };
-        let kind = if request.uri().path() == "/metrics" {
+        let kind = if path == "/metrics" {
             "application/openmetrics-text; version=1.0.0; charset=utf-8"
         } else {
             "text/plain; charset=utf-8"

@@ -35,7 +35,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A connection that is made when it is needed, kept while it works, and replaced when it does not: a pool of one. Each
-/// loop has its own, so that none waits for another; with the listener's a replica holds three.
+/// loop that reads or refreshes has its own, so that neither waits for the other; with the listener's a replica holds three.
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: Pool,

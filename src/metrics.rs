@@ -6,7 +6,7 @@ use std::{sync::atomic::AtomicU64, time::Duration};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 use tonic::Code;
 
@@ -136,80 +136,69 @@ impl MethodMetrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
+        let all = &mut registry;
         let seconds: Family<Method, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(CALL_SECONDS));
-        let metrics = Self {
-            started: Family::default(),
-            handled: Family::default(),
-            seconds,
-            in_flight: Gauge::default(),
-            connections: Gauge::default(),
-            closed: Family::default(),
-            accept_errors: Counter::default(),
-            reloads: Family::default(),
-            refreshes: Family::default(),
-            refresh_seconds: Histogram::new(REFRESH_SECONDS),
-            listener_up: Gauge::default(),
-            model_age: Gauge::default(),
-            model_data_date: Gauge::default(),
-            model_stale: Gauge::default(),
-            model_stocks: Family::default(),
-            model_info: Family::default(),
-            pool: Family::default(),
-            registry: Registry::default(),
-        };
-        registry.register("grpc_server_started", "Calls that have come", metrics.started.clone());
-        registry.register("grpc_server_handled", "Calls that are over, by code", metrics.handled.clone());
-        registry.register(
-            "grpc_server_handling_seconds",
-            "Seconds from a call until its answer is handed to HTTP/2",
-            metrics.seconds.clone(),
-        );
-        registry.register("treemap_calls_in_flight", "Calls of the treemap being answered", metrics.in_flight.clone());
-        registry.register("treemap_connections", "Open connections of clients", metrics.connections.clone());
-        registry.register("treemap_connections_closed", "Connections that ended, by why", metrics.closed.clone());
-        registry.register(
-            "treemap_accept_errors",
-            "Connections that could not be accepted",
-            metrics.accept_errors.clone(),
-        );
-        registry.register("treemap_reloads", "Looks at the view, by result", metrics.reloads.clone());
-        registry.register(
-            "treemap_refreshes",
-            "Refreshes asked for by this replica, by result",
-            metrics.refreshes.clone(),
-        );
-        registry.register_with_unit(
-            "treemap_refresh",
-            "Seconds that a refresh took",
-            Unit::Seconds,
-            metrics.refresh_seconds.clone(),
-        );
-        registry.register("treemap_listener_up", "1 while LISTEN delivers", metrics.listener_up.clone());
-        registry.register_with_unit(
-            "treemap_model_age",
-            "Seconds since the refresh that the answers are from",
-            Unit::Seconds,
-            metrics.model_age.clone(),
-        );
-        registry.register(
-            "treemap_model_data_date_timestamp_seconds",
-            "The newest report's day, as seconds since 1970 in UTC",
-            metrics.model_data_date.clone(),
-        );
-        registry.register("treemap_model_stale", "1 while answers are marked stale", metrics.model_stale.clone());
-        registry.register(
-            "treemap_model_stocks",
-            "Stocks that can be answered, per period",
-            metrics.model_stocks.clone(),
-        );
-        registry.register("treemap_model", "The version of the model that answers", metrics.model_info.clone());
-        registry.register("treemap_pool_connections", "Connections to Postgres", metrics.pool.clone());
-        registry.register(
+        all.register(
             "treemap_build",
             "What is running",
             Info::new([("version", env!("CARGO_PKG_VERSION")), ("rust_version", env!("CARGO_PKG_RUST_VERSION"))]),
         );
+        let metrics = Self {
+            started: add(all, "grpc_server_started", "Calls that have come", Family::default()),
+            handled: add(all, "grpc_server_handled", "Calls that are over, by code", Family::default()),
+            seconds: add(
+                all,
+                "grpc_server_handling_seconds",
+                "Seconds from a call until its answer is handed to HTTP/2",
+                seconds,
+            ),
+            in_flight: add(all, "treemap_calls_in_flight", "Calls of the treemap being answered", Gauge::default()),
+            connections: add(all, "treemap_connections", "Open connections of clients", Gauge::default()),
+            closed: add(all, "treemap_connections_closed", "Connections that ended, by why", Family::default()),
+            accept_errors: add(
+                all,
+                "treemap_accept_errors",
+                "Connections that could not be accepted",
+                Counter::default(),
+            ),
+            reloads: add(all, "treemap_reloads", "Looks at the view, by result", Family::default()),
+            refreshes: add(
+                all,
+                "treemap_refreshes",
+                "Refreshes asked for by this replica, by result",
+                Family::default(),
+            ),
+            refresh_seconds: add_seconds(
+                all,
+                "treemap_refresh",
+                "Seconds that a refresh took",
+                Histogram::new(REFRESH_SECONDS),
+            ),
+            listener_up: add(all, "treemap_listener_up", "1 while LISTEN delivers", Gauge::default()),
+            model_age: add_seconds(
+                all,
+                "treemap_model_age",
+                "Seconds since the refresh that the answers are from",
+                Gauge::default(),
+            ),
+            model_data_date: add(
+                all,
+                "treemap_model_data_date_timestamp_seconds",
+                "The newest report's day, as seconds since 1970 in UTC",
+                Gauge::default(),
+            ),
+            model_stale: add(all, "treemap_model_stale", "1 while answers are marked stale", Gauge::default()),
+            model_stocks: add(
+                all,
+                "treemap_model_stocks",
+                "Stocks that can be answered, per period",
+                Family::default(),
+            ),
+            model_info: add(all, "treemap_model", "The version of the model that answers", Family::default()),
+            pool: add(all, "treemap_pool_connections", "Connections to Postgres", Family::default()),
+            registry,
+        };
         // What has not happened yet is 0, not absent: a rate begins somewhere.
         for result in RELOADS {
             drop(metrics.reloads.get_or_create(&ResultOf { result }));
@@ -220,8 +209,20 @@ impl Default for Metrics {
         for why in CLOSED {
             drop(metrics.closed.get_or_create(&Why { why }));
         }
-        Self { registry, ..metrics }
+        metrics
     }
+}
+
+/// Registers a metric, and gives it back to be counted with.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// The same for seconds, which are a part of its full name.
+fn add_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 const RELOADS: [&str; 3] = ["loaded", "unchanged", "failed"];

@@ -11,7 +11,7 @@ use tower_service::Service as _;
 use tracing::{Instrument, Span};
 
 use super::{
-    ShortedStocksServiceServer, TreemapService,
+    SERVICE_NAME, ShortedStocksServiceServer, TreemapService,
     call::{Call, Counted, Flight, Pace, code_of},
 };
 use crate::{
@@ -25,11 +25,8 @@ const REQUEST: usize = 4 * 1024;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const PATH: &str = "/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap";
-const TREEMAP: Method = Method {
-    grpc_type: "unary",
-    grpc_service: "shorts.v1alpha1.ShortedStocksService",
-    grpc_method: "GetIndustryTreeMap",
-};
+const TREEMAP: Method = Method { grpc_type: "unary", grpc_service: SERVICE_NAME, grpc_method: "GetIndustryTreeMap" };
+
 /// An answer on its way.
 pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
