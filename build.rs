@@ -1,5 +1,5 @@
 //! Turns proto/ into Rust, without protoc: the messages and a typed client by prost, and the server by hand, because its
-//! answers are bytes that exist already (see `grpc::codec`).
+//! answers are bytes that exist already (see `api::codec`).
 
 use std::{env, fs, path::PathBuf};
 
@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .name("get_industry_tree_map")
         .route_name("GetIndustryTreeMap")
         .input_type("crate::proto::shorts::v1alpha1::GetIndustryTreeMapRequest")
-        .output_type("crate::read_model::Answer")
-        .codec_path("crate::grpc::codec::AnswerCodec")
+        .output_type("crate::treemap::model::Answer")
+        .codec_path("crate::api::codec::AnswerCodec")
         .build();
     let service = tonic_build::manual::Service::builder()
         .name("ShortedStocksService")

@@ -25,22 +25,23 @@ use tower_service::Service;
 use tracing::{Instrument, info_span};
 
 use crate::{
-    admin::{self, Admin},
-    config::{Config, DataConfig, ServerConfig},
-    db::Db,
-    grpc::{
+    api::{
         SERVICE_NAME, TreemapService,
         calls::{Answering, Calls, Others},
     },
-    listen::listen,
+    config::{Config, DataConfig, ServerConfig},
     metrics::Metrics,
+    postgres::Db,
     proto,
-    read_model::ReadModel,
-    refresher::keep_fresh,
-    reload::{Reloading, keep_loaded},
-    server::Server,
-    store::Store,
-    trouble::{Outage, Trouble},
+    refresh::background::keep_fresh,
+    reload::{Reloading, keep_loaded, listen::listen},
+    retry::{Outage, Trouble},
+    server::{
+        Server,
+        admin::{self, Admin},
+    },
+    treemap::model::ReadModel,
+    view::Store,
 };
 
 /// How soon the server is to stop.

@@ -5,21 +5,14 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 
-mod conninfo;
-mod database;
-mod host;
 mod server;
-mod tls;
 
-pub use self::{
-    database::DatabaseUrl,
-    server::{Limits, ServerConfig, address},
+use self::server::ServerArgs;
+pub use self::server::{Limits, ServerConfig, address};
+use crate::{
+    postgres::url::{DatabaseUrl, Secret, url_of},
+    schedule::Schedule,
 };
-use self::{
-    database::{Secret, url_of},
-    server::ServerArgs,
-};
-use crate::schedule::Schedule;
 
 /// Where Postgres is: shared by every command that talks to it.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use crate::read_model::ReadModel;
+use crate::treemap::model::ReadModel;
 
 /// From a copy out of memory to a call that waited for the first load, in seconds.
 const CALL_SECONDS: [f64; 14] =

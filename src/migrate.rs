@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::{db::Session, error::DbError};
+use crate::postgres::{Session, error::DbError};
 
 const SOURCE_TABLES: &str = include_str!("../migrations/001_source_tables.sql");
 const TREEMAP_VIEW: &str = include_str!("../migrations/004_treemap_materialized_view.sql");
@@ -53,7 +53,7 @@ pub async fn down(session: &Session) -> Result<(), DbError> {
 /// # Errors
 /// The catalog cannot be read.
 pub async fn differences(session: &Session) -> Result<Vec<String>, DbError> {
-    const STATEMENT: &str = include_str!("sql/drift.sql");
+    const STATEMENT: &str = include_str!("migrate/drift.sql");
     let bodies = [quoted("$view$"), quoted("$refresh$"), quoted("$ranked$"), quoted("$state$")];
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         bodies.iter().map(|body| (body as &(dyn ToSql + Sync), Type::TEXT)).collect();

@@ -1,11 +1,13 @@
 //! One refresh of the view, through the function that owns how it is done.
 
+pub mod background;
+
 use std::time::Duration;
 
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::{db::Session, error::DbError};
+use crate::postgres::{Session, error::DbError};
 
 /// A refresh takes a second, but may first wait for another, or be slow on a busy server.
 const BOUND: Duration = Duration::from_secs(300);

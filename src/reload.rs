@@ -1,14 +1,20 @@
 //! Keeps the read model equal to the view: loads it, and loads it again when the view was refreshed. A notification
 //! only hastens the look; the poll finds every refresh, also one that was made by hand.
 
+pub mod listen;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    backoff::Backoff, error::DbError, metrics::Metrics, read_model::ReadModel, store::Store, telemetry::step_span,
-    trouble::Trouble,
+    metrics::Metrics,
+    postgres::error::DbError,
+    retry::{Trouble, backoff::Backoff},
+    telemetry::step_span,
+    treemap::model::ReadModel,
+    view::Store,
 };
 
 /// What it takes to keep the read model loaded.

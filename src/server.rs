@@ -3,6 +3,7 @@
 //! It stands in the place of tonic's own transport, which has no limit on connections, waits for ever for a client that
 //! never speaks, and answers a deadline with CANCELLED. What a connection does is in [`connection`].
 
+pub mod admin;
 pub mod connection;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use tokio::{
 };
 
 use self::connection::{Client, Room};
-use crate::{config::Limits, grpc::calls::Calls, metrics::Metrics, tls::listener::Tls};
+use crate::{api::calls::Calls, config::Limits, metrics::Metrics, tls::listener::Tls};
 
 /// Connections beyond the limit that are told so in the protocol's own words, and whose health checks are answered. Beyond
 /// these too a connection is closed as it comes.

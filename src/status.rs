@@ -1,7 +1,5 @@
 //! The state of the view, and whether it is fit to be served.
 
-mod contents;
-
 use std::{collections::HashMap, time::SystemTime};
 
 use jiff::{
@@ -11,12 +9,11 @@ use jiff::{
 };
 use serde_json::{Value, json};
 
-pub use self::contents::{Contents, Refresh, View};
 use crate::{
     config::{Clock, Tolerance},
-    db::Session,
-    error::DbError,
     migrate,
+    postgres::{Session, error::DbError},
+    view::contents::{Contents, Refresh, View},
 };
 
 /// All that `treemap status` tells.

@@ -1,6 +1,8 @@
 //! What a valid request is: period, view mode and limit, parsed once at the edge. Inside, an invalid one cannot be
 //! written down. Source of the rules: the RPC's contract, section "Request".
 
+pub mod model;
+
 /// A look-back period of the view, counted back from the anchor date (the newest report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Period {

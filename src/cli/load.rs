@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     config::DatabaseArgs,
-    db::Session,
     load::{companies::Companies, plan::Plan, shorts},
+    postgres::Session,
 };
 
 /// Load what ASIC and the ASX publish into the source tables

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use crate::{config::DatabaseArgs, db::Session, migrate};
+use crate::{config::DatabaseArgs, migrate, postgres::Session};
 
 /// Create or update the tables, the view and its functions; safe to run again, and to start several times at once
 #[derive(Debug, clap::Args)]

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     config::DatabaseArgs,
-    db::Session,
+    postgres::Session,
     refresh::{Outcome, Reason, refresh_once},
-    status::{Refresh as Logged, View},
+    view::contents::{Refresh as Logged, View},
 };
 
 /// Refresh the view now, and show it before and after

@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use super::table;
 use crate::{
     config::{Clock, DatabaseArgs, ScheduleArgs, ToleranceArgs},
-    db::Session,
-    status::{Contents, Refresh, Status as State, View, age, data_age, words},
+    postgres::Session,
+    status::{Status as State, age, data_age, words},
+    view::contents::{Contents, Refresh, View},
 };
 
 /// Show how fresh the view is and whether it is as it should be

@@ -7,7 +7,7 @@ use csv::{ReaderBuilder, StringRecord};
 use tokio_postgres::types::Type;
 
 use super::{Refused, text::decode};
-use crate::{db::Session, error::DbError};
+use crate::postgres::{Session, error::DbError};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// The layouts differ in title lines, order, case and further columns: a column is known by one of its names.

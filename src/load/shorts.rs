@@ -15,7 +15,7 @@ use super::{
     plan::Plan,
     report::{Report, ReportName},
 };
-use crate::db::Session;
+use crate::postgres::Session;
 
 /// How much of a batch is gathered: enough that a commit costs little, little enough that memory stays small.
 const BATCH: usize = 4 << 20;
@@ -109,7 +109,7 @@ fn read(dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>, batches: &mpsc::Sende
 }
 
 /// Replaces the rows of `days` by those of `copy`.
-async fn write(session: &Session, days: &[DateTime], copy: Bytes) -> Result<(), crate::error::DbError> {
+async fn write(session: &Session, days: &[DateTime], copy: Bytes) -> Result<(), crate::postgres::error::DbError> {
     session
         .transaction("load reports into shorts", BOUND, async {
             let client = session.client();

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    grpc::{call::Pace, calls::Calls},
+    api::{calls::Calls, in_flight::Pace},
     metrics::Metrics,
     tls::listener::Tls,
 };

@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use industry_treemap::{
     config::Tolerance,
     proto::stocks::v1alpha1::{IndustryTreeMap, TreemapShortPosition},
-    read_model::{Answer, Builder, Freshness, Model},
-    treemap::{Period, Request, ViewMode},
+    treemap::{
+        Period, Request, ViewMode,
+        model::{Answer, Builder, Freshness, Model},
+    },
 };
 use proptest::prelude::*;
 use prost::Message;

@@ -1,6 +1,8 @@
 //! A failure that lasts: told once when it begins and once when it ends, however many loops run into it, and however
 //! often each of them tries.
 
+pub mod backoff;
+
 use std::{
     sync::{
         Arc,
@@ -14,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::error::{DbError, Kind};
+use crate::postgres::error::{DbError, Kind};
 
 /// How long a loop waits to hear what the database says to another. A look that is not back by then is not the good news.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -8,9 +8,9 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{Client, Config, Connection, Error, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{
-    config::DatabaseUrl,
+use super::{
     error::{DbError, Kind},
+    url::DatabaseUrl,
 };
 
 /// How long a connection may take to be made, with everything that the server asks before it is ready.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tokio_postgres::{Config, config::SslMode};
 
-use super::tls::Mode;
+use crate::postgres::tls::Mode;
 
 /// One of the places where Postgres may be.
 pub struct Host {

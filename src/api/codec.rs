@@ -8,7 +8,7 @@ use tonic::{
 };
 use tonic_prost::ProstDecoder;
 
-use crate::{proto::shorts::v1alpha1::GetIndustryTreeMapRequest, read_model::Answer};
+use crate::{proto::shorts::v1alpha1::GetIndustryTreeMapRequest, treemap::model::Answer};
 
 /// What tonic allocates at the start of a call: the answers that real traffic asks for (limit 8 and 10, 8 to 10 KB)
 /// fit without growing it.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use jiff::{Timestamp, civil::Date};
 
-use crate::{db::Session, error::DbError, read_model::Freshness, treemap::Period};
+use crate::{
+    postgres::{Session, error::DbError},
+    treemap::{Period, model::Freshness},
+};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -42,7 +45,7 @@ impl View {
     pub async fn read(session: &Session) -> Result<Self, DbError> {
         const POPULATED: &str = "SELECT relispopulated, to_regclass('public.treemap_refreshes') IS NULL \
             FROM pg_catalog.pg_class WHERE oid = to_regclass('public.mv_treemap_data') AND relkind = 'm'";
-        const CONTENTS: &str = include_str!("../sql/view_state.sql");
+        const CONTENTS: &str = include_str!("contents.sql");
         session
             .transaction("read the state of the view", BOUND, async {
                 let Some(row) = session.client().query_typed_opt(POPULATED, &[]).await? else {

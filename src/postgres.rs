@@ -5,6 +5,9 @@
 //! to their transaction, and no statement is ever cancelled from outside (that alone can bring PgBouncer 1.18 down).
 
 pub mod connect;
+pub mod error;
+mod tls;
+pub mod url;
 
 use std::{
     future::Future,
@@ -21,10 +24,10 @@ use tokio_postgres::{
 };
 use tokio_stream::StreamExt;
 
-use self::connect::{CONNECT, connect, drive};
-use crate::{
-    config::DatabaseUrl,
+use self::{
+    connect::{CONNECT, connect, drive},
     error::{DbError, Kind},
+    url::DatabaseUrl,
 };
 
 /// How long a connection is used: the name of a primary that moved is looked up again at the latest then.

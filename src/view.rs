@@ -1,5 +1,7 @@
 //! Every statement of the serving path. Each runs in a read-only transaction of its own, unnamed, with a bound.
 
+pub mod contents;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,11 +9,12 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
     config::Tolerance,
-    db::Db,
-    error::DbError,
+    postgres::{Db, error::DbError},
     proto::stocks::v1alpha1::TreemapShortPosition,
-    read_model::{Builder, Freshness, Model},
-    treemap::{Limit, Period, ViewMode},
+    treemap::{
+        Limit, Period, ViewMode,
+        model::{Builder, Freshness, Model},
+    },
 };
 
 /// A look at the view reads one row of an index.
@@ -61,7 +64,7 @@ impl Store {
     /// # Errors
     /// The database is out of reach, or the view is missing or unpopulated.
     pub async fn load(&self) -> Result<Model, DbError> {
-        const STATEMENT: &str = include_str!("sql/load_model.sql");
+        const STATEMENT: &str = include_str!("view/load_model.sql");
         let mut builder = Builder::default();
         let mut freshness = None;
         let periods = Period::ALL.map(Period::name);

@@ -1,5 +1,8 @@
 //! Connection strings: as people have them, with our bounds, and never printed whole.
 
+mod host;
+mod text;
+
 use std::{fmt, fs, path::PathBuf};
 
 use tokio_postgres::{
@@ -8,11 +11,8 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{
-    conninfo,
-    host::Host,
-    tls::{self, Mode},
-};
+use self::host::Host;
+use super::tls::{self, Mode};
 
 /// A connection string that `Debug` does not show.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl DatabaseUrl {
     /// # Errors
     /// What is wrong with it, without quoting it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let pairs = conninfo::pairs(text).ok_or(
+        let pairs = text::pairs(text).ok_or(
             "is not a connection string; expected postgres://user:password@host:5432/database, \
              or host=... user=... password=... dbname=...",
         )?;

@@ -12,7 +12,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     SERVICE_NAME, ShortedStocksServiceServer, TreemapService,
-    call::{Call, Counted, Flight, Pace, code_of},
+    in_flight::{Call, Counted, Flight, Pace, code_of},
 };
 use crate::{
     metrics::{Method, MethodMetrics, Metrics},

@@ -16,7 +16,8 @@ use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 
-use crate::{db::Db, metrics::Metrics, read_model::ReadModel, server::RECOVERY};
+use super::RECOVERY;
+use crate::{metrics::Metrics, postgres::Db, treemap::model::ReadModel};
 
 /// Connections at a time; a probe and a scraper need two.
 const CONNECTIONS: usize = 64;

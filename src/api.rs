@@ -1,8 +1,8 @@
 //! `GetIndustryTreeMap`: from proto to domain to read model to wire, and what goes wrong to gRPC status.
 
-pub mod call;
 pub mod calls;
 pub mod codec;
+pub mod in_flight;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,8 +12,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     proto::shorts::v1alpha1::GetIndustryTreeMapRequest,
-    read_model::{Answer, Model, ReadModel},
-    treemap::{InvalidRequest, Period, Request},
+    treemap::{
+        InvalidRequest, Period, Request,
+        model::{Answer, Model, ReadModel},
+    },
 };
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

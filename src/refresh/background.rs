@@ -8,16 +8,17 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::{Outcome, Reason, refresh_once};
 use crate::{
-    backoff::Backoff,
     config::{Policy, Sources},
-    db::Db,
-    error::{DbError, Kind},
     metrics::Metrics,
-    refresh::{Outcome, Reason, refresh_once},
-    store::last_refreshed,
+    postgres::{
+        Db,
+        error::{DbError, Kind},
+    },
+    retry::{Trouble, backoff::Backoff},
     telemetry::step_span,
-    trouble::Trouble,
+    view::last_refreshed,
 };
 
 /// The longest sleep: a clock that was set, or a machine that slept, is noticed this soon.

@@ -12,15 +12,14 @@ use tokio::{
 use tokio_postgres::{AsyncMessage, Client, types::Type};
 
 use crate::{
-    backoff::Backoff,
-    config::DatabaseUrl,
-    db::{
+    metrics::Metrics,
+    postgres::{
         Db,
         connect::{Wire, connect},
+        error::{DbError, Kind},
+        url::DatabaseUrl,
     },
-    error::{DbError, Kind},
-    metrics::Metrics,
-    trouble::{Ended, Trouble},
+    retry::{Ended, Trouble, backoff::Backoff},
 };
 
 /// The channel that `refresh_treemap_data()` notifies.
