@@ -1,104 +1,46 @@
-//! `GetIndustryTreeMap`: from proto to domain to read model to wire, and what goes wrong to gRPC status.
+//! From a call to an answer, and back to bytes.
+//!
+//! - here: one answer or one refusal for a checked request, whatever the protocol
+//! - [`refusal`]: what each refusal is in each protocol
+//! - [`grpc`]: `GetIndustryTreeMap` as a tonic service; [`codec`] writes its answers
+//! - [`calls`]: what happens to every call: routing, limits, deadline, counting, tracing; [`call`]: one of them, to its last byte
+//! - [`in_flight`]: how many calls are being answered, and whether they end
+//! - [`services`]: health and reflection
 
+pub mod call;
 pub mod calls;
 pub mod codec;
+pub mod grpc;
 pub mod in_flight;
+pub mod refusal;
+pub mod services;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use tonic::{Code, Response, Status, metadata::MetadataMap};
-use tonic_types::{ErrorDetails, StatusExt};
+use self::refusal::Refusal;
+use crate::treemap::{Request, model::Answer, read_model::ReadModel};
 
-use crate::{
-    proto::shorts::v1alpha1::GetIndustryTreeMapRequest,
-    treemap::{
-        InvalidRequest, Period, Request,
-        model::{Answer, Model, ReadModel},
-    },
-};
-
-#[allow(missing_docs, clippy::all, clippy::pedantic)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/server/shorts.v1alpha1.ShortedStocksService.rs"));
-}
-pub use generated::shorted_stocks_service_server::{SERVICE_NAME, ShortedStocksServiceServer};
-
-/// How long a request waits for the first model; its deadline, which is seen to in [`calls`], may end that sooner.
+/// How long a request waits for the first model; its deadline may end that sooner.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// When a client that found no model should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// The service, answering from a read model.
+/// Answers requests from the current model.
 #[derive(Debug, Clone)]
-pub struct TreemapService {
+pub struct Treemap {
     read_model: Arc<ReadModel>,
 }
 
-impl TreemapService {
-    /// A service that answers from `read_model`.
-    #[must_use]
+impl Treemap {
+    /// Answers from `read_model`.
     pub const fn new(read_model: Arc<ReadModel>) -> Self {
         Self { read_model }
     }
 
-    /// The current model, or the first one when the server has just started.
-    async fn model(&self) -> Result<Arc<Model>, Status> {
-        if let Some(model) = self.read_model.current() {
-            return Ok(model);
-        }
-        tokio::time::timeout(LONGEST_WAIT, self.read_model.first()).await.ok().flatten().ok_or_else(|| {
-            Status::with_error_details(
-                Code::Unavailable,
-                "the treemap is not loaded yet; the server goes on trying",
-                ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
-            )
-        })
+    /// The answer of the current model, or of the first one when the server has just started.
+    pub async fn answer(&self, request: Request) -> Result<Answer, Refusal> {
+        let model = match self.read_model.current() {
+            Some(model) => Some(model),
+            None => tokio::time::timeout(LONGEST_WAIT, self.read_model.first()).await.ok().flatten(),
+        };
+        model.map(|model| Answer::new(model, request)).ok_or(Refusal::NotLoaded)
     }
-}
-
-#[tonic::async_trait]
-impl generated::shorted_stocks_service_server::ShortedStocksService for TreemapService {
-    async fn get_industry_tree_map(
-        &self,
-        request: tonic::Request<GetIndustryTreeMapRequest>,
-    ) -> Result<Response<Answer>, Status> {
-        let message = request.get_ref();
-        let treemap_request = Request::parse(&message.period, message.limit, message.view_mode).map_err(refuse)?;
-        let model = self.model().await?;
-        let mut response = Response::new(Answer::new(model, treemap_request));
-        let metadata = freshness(response.get_ref());
-        *response.metadata_mut() = metadata;
-        Ok(response)
-    }
-}
-
-fn refuse(invalid: InvalidRequest) -> Status {
-    Status::with_error_details(
-        Code::InvalidArgument,
-        invalid.message,
-        ErrorDetails::with_bad_request_violation(invalid.field, invalid.message),
-    )
-}
-
-/// The initial metadata of an answer: what served it, and how fresh it is.
-fn freshness(answer: &Answer) -> MetadataMap {
-    static PERIOD: HeaderName = HeaderName::from_static("treemap-period");
-    static VERSION: HeaderName = HeaderName::from_static("treemap-version");
-    static DATA_DATE: HeaderName = HeaderName::from_static("treemap-data-date");
-    static LAST_REFRESHED: HeaderName = HeaderName::from_static("treemap-last-refreshed");
-    static STALE: HeaderName = HeaderName::from_static("treemap-stale");
-    let model = answer.model();
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(&PERIOD, HeaderValue::from_static(Period::name(answer.period())));
-    headers.insert(&VERSION, model.version.clone());
-    for (name, value) in [(&DATA_DATE, &model.data_date), (&LAST_REFRESHED, &model.last_refreshed)] {
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
-        }
-    }
-    if model.is_stale() {
-        headers.insert(&STALE, HeaderValue::from_static("true"));
-    }
-    MetadataMap::from_headers(headers)
 }

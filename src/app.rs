@@ -1,8 +1,8 @@
 //! The server put together: `build` binds and knows its addresses, `run_until` serves until it is told to stop, and stops
-//! in order. Every background task is spawned here, and joined here.
+//! in order. Every background task is started here, and joined here.
 
 use std::{
-    convert::Infallible,
+    collections::HashMap,
     future::Future,
     net::SocketAddr,
     sync::{
@@ -11,43 +11,34 @@ use std::{
     },
 };
 
-use anyhow::{Context, bail};
-use http::Request;
-use hyper::body::Incoming;
+use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
 };
-use tonic::Status;
-use tonic_health::{ServingStatus, server::HealthReporter};
-use tower_service::Service;
-use tracing::{Instrument, info_span};
+use tonic_health::ServingStatus;
+use tracing::{Instrument, Span, info_span};
 
 use crate::{
-    api::{
-        SERVICE_NAME, TreemapService,
-        calls::{Answering, Calls, Others},
-    },
+    api::{Treemap, calls::Calls, services::Services},
     config::{Config, DataConfig, ServerConfig},
     metrics::Metrics,
     postgres::Db,
-    proto,
     refresh::background::keep_fresh,
-    reload::{Reloading, keep_loaded, listen::listen},
-    retry::{Outage, Trouble},
+    reload::{Reloader, keep_loaded, listen::listen},
+    retry::{FailureLog, LastRead},
     server::{
         Server,
         admin::{self, Admin},
     },
-    treemap::model::ReadModel,
-    view::Store,
+    treemap::read_model::ReadModel,
 };
 
 /// How soon the server is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// After a moment in which others learn that it is not ready any more.
+    /// After a moment in which balancers notice that it is no longer ready.
     Gently,
     /// At once: somebody waits at the terminal.
     Now,
@@ -63,10 +54,9 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the addresses. The database is not asked for anything: it may come later. With `traced`, calls have spans.
+    /// Binds the addresses. The database is not needed yet. With `traced`, calls have spans.
     ///
-    /// # Errors
-    /// An address cannot be bound.
+    /// Fails when an address cannot be bound.
     pub async fn build(config: Config, traced: bool) -> anyhow::Result<Self> {
         let listener = bind(config.server.listen_addr, "TREEMAP_LISTEN_ADDR").await?;
         let admin = match config.server.admin_addr {
@@ -76,64 +66,64 @@ impl App {
         Ok(Self { config, listener, admin, traced })
     }
 
-    /// Serves until `stop` is ready, then lets the calls in flight end, but waits for them no longer than a moment.
+    /// Serves until `stop` is ready, then lets the calls in flight end, for a limited time.
     ///
-    /// # Errors
-    /// Serving failed, or a background task did: both are for a restart to mend.
+    /// Fails, after the same drain, when a background task ended by itself: a restart mends that.
     pub async fn run_until(self, stop: impl Future<Output = Stop>) -> anyhow::Result<()> {
         let Config { server: ServerConfig { tls, limits, calls, drain_delay, .. }, data } = self.config;
         let (metrics, read_model) = (Arc::new(Metrics::default()), Arc::new(ReadModel::default()));
-        let (health, others) = others().await?;
-        let treemap = TreemapService::new(read_model.clone());
-        let calls = Calls::new(treemap, others, calls, self.traced, metrics.clone());
+        let (health, services) = Services::new().await?;
+        let treemap = Treemap::new(read_model.clone());
+        let calls = Calls::new(treemap, services, calls, self.traced, metrics.clone());
+        let in_flight = calls.in_flight();
 
         tracing::info!("listening on {}", self.listener.local_addr()?);
         let tls = tls.map(Arc::new);
-        let (say_stop, stopped) = watch::channel(false);
+        let (stop_server, server_stops) = watch::channel(false);
         let server = Server { listener: self.listener, tls: tls.clone(), limits, calls, metrics: metrics.clone() };
-        let mut server = tokio::spawn(server.run(stopped));
-        let mut tasks = JoinSet::new();
-        let pools = spawn_background(&mut tasks, data, &read_model, &metrics);
+        let mut server = tokio::spawn(server.run(server_stops));
+        let mut tasks = Tasks::default();
+        let pools = start_background(&mut tasks, data, &read_model, &metrics);
         if let Some(tls) = tls {
-            tasks.spawn(tls.keep_current().instrument(info_span!("certificate")));
+            tasks.start("certificate", info_span!("certificate"), tls.keep_current());
         }
         let stopping = Arc::new(AtomicBool::new(false));
         if let Some(listener) = self.admin {
             tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-            let admin = Admin { read_model: read_model.clone(), stopping: stopping.clone(), metrics, pools };
-            tasks.spawn(admin::serve(admin, listener));
+            let admin = Admin { read_model: read_model.clone(), stopping: stopping.clone(), in_flight, metrics, pools };
+            tasks.start("admin", Span::none(), admin::serve(admin, listener));
         }
 
         let ready = async {
             read_model.ready().await;
-            say(&health, ServingStatus::Serving).await;
+            health.set(ServingStatus::Serving).await;
             std::future::pending::<Stop>().await
         };
-        let stop = tokio::select! {
-            ended = &mut server => bail!("serving ended by itself: {ended:?}"),
-            ended = tasks.join_next() => bail!("a background task ended: {ended:?}"),
-            stop = ready => stop,
-            stop = stop => stop,
+        let (stop, ended) = tokio::select! {
+            ended = &mut server => return Err(anyhow!("serving ended by itself: {ended:?}")),
+            ended = tasks.ended() => (Stop::Gently, Some(ended)),
+            stop = ready => (stop, None),
+            stop = stop => (stop, None),
         };
+        if let Some(ended) = &ended {
+            tracing::error!("{ended}; stopping, for a restart");
+        }
 
         tracing::info!("stopping");
         stopping.store(true, Ordering::Relaxed);
-        say(&health, ServingStatus::NotServing).await;
+        health.set(ServingStatus::NotServing).await;
         if stop == Stop::Gently {
             tokio::time::sleep(drain_delay).await;
         }
-        say_stop.send_replace(true);
-        // Whoever watches our health would hold the drain to its end.
-        for service in ["", SERVICE_NAME] {
-            health.clone().clear_service_status(service).await;
-        }
+        stop_server.send_replace(true);
+        health.end_watches().await;
         let cut = server.await.context("serving failed")?;
         if cut > 0 {
-            tracing::warn!(cut, "connections that did not end within {} s were cut", limits.drain.as_secs());
+            tracing::warn!(cut, "cut connections that were still open after {} s", limits.drain.as_secs());
         }
-        tasks.shutdown().await;
+        tasks.running.shutdown().await;
         tracing::info!("stopped");
-        Ok(())
+        ended.map_or(Ok(()), |ended| Err(anyhow!(ended)))
     }
 }
 
@@ -141,32 +131,57 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({setting})"))
 }
 
+/// The background tasks, each with its name. None of them ends by itself.
+#[derive(Debug, Default)]
+struct Tasks {
+    running: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    fn start(&mut self, name: &'static str, span: Span, task: impl Future<Output = ()> + Send + 'static) {
+        self.names.insert(self.running.spawn(task.instrument(span)).id(), name);
+    }
+
+    /// Waits until one ends, which is a fault; gives words that name it.
+    async fn ended(&mut self) -> String {
+        let ended = self.running.join_next_with_id().await;
+        let Some(ended) = ended else { return std::future::pending().await };
+        let (id, how) = match ended {
+            Ok((id, ())) => (id, "ended by itself"),
+            Err(error) => (JoinError::id(&error), if error.is_panic() { "panicked" } else { "was aborted" }),
+        };
+        format!("the background task {} {how}", self.names.get(&id).unwrap_or(&"unknown"))
+    }
+}
+
 /// Starts what keeps the model and its view fresh; gives its connections to Postgres.
-fn spawn_background(
-    tasks: &mut JoinSet<()>,
+fn start_background(
+    tasks: &mut Tasks,
     config: DataConfig,
     read_model: &Arc<ReadModel>,
     metrics: &Arc<Metrics>,
 ) -> [(&'static str, Db); 2] {
     let changed = Arc::new(Notify::new());
-    let outage = Arc::new(Outage::new(changed.clone()));
-    let trouble = || Trouble::of_a_loop(outage.clone());
+    let last_read = LastRead::new(changed.clone());
+    let failures = || FailureLog::of_another(last_read.clone());
     let reader = Db::new(&config.database);
     let primary = Db::new(&config.database.primary());
-    let reloading = Reloading {
-        store: Store::new(reader.clone(), config.tolerance),
+    let reloader = Reloader {
+        db: reader.clone(),
+        tolerance: config.tolerance,
         read_model: read_model.clone(),
         changed: changed.clone(),
         poll_interval: config.poll_interval,
         metrics: metrics.clone(),
     };
-    let of_the_database = Trouble::of_the_database(outage.clone());
-    tasks.spawn(keep_loaded(reloading, of_the_database).instrument(info_span!("reload")));
-    let listening = listen(config.listen_database.primary(), primary.clone(), changed, trouble(), metrics.clone());
-    tasks.spawn(listening.instrument(info_span!("listen")));
+    let reading = keep_loaded(reloader, FailureLog::of_the_reader(last_read.clone()));
+    tasks.start("reload", info_span!("reload"), reading);
+    let listening = listen(config.listen_database.primary(), primary.clone(), changed, failures(), metrics.clone());
+    tasks.start("listen", info_span!("listen"), listening);
     if config.refresh.schedule.is_some() || config.refresh.sources.is_some() {
-        let refreshing = keep_fresh(primary.clone(), config.refresh, signature(), trouble(), metrics.clone());
-        tasks.spawn(refreshing.instrument(info_span!("refresh")));
+        let refreshing = keep_fresh(primary.clone(), config.refresh, signature(), failures(), metrics.clone());
+        tasks.start("refresh", info_span!("refresh"), refreshing);
     }
     [("read", reader), ("refresh", primary)]
 }
@@ -175,49 +190,4 @@ fn spawn_background(
 fn signature() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
     format!("treemap serve on {}, process {}", host.as_deref().unwrap_or("this host").trim(), std::process::id())
-}
-
-async fn say(health: &HealthReporter, status: ServingStatus) {
-    health.set_service_status("", status).await;
-    health.set_service_status(SERVICE_NAME, status).await;
-}
-
-/// Health, not serving yet, and reflection in both of its versions.
-async fn others() -> anyhow::Result<(HealthReporter, Others)> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    // tonic's reporter begins with "" as serving: a probe would find us ready before any data is.
-    say(&reporter, ServingStatus::NotServing).await;
-    let (newer, older) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let others: Others = Arc::new(move |request: Request<Incoming>| {
-        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-        match service {
-            "grpc.health.v1.Health" => answer(health.clone(), request),
-            "grpc.reflection.v1.ServerReflection" => answer(newer.clone(), request),
-            "grpc.reflection.v1alpha.ServerReflection" => answer(older.clone(), request),
-            _ => Box::pin(async { Status::unimplemented("there is no such service here").into_http() }),
-        }
-    });
-    Ok((reporter, others))
-}
-
-fn answer<S>(mut service: S, request: Request<Incoming>) -> Answering
-where
-    S: Service<Request<Incoming>, Response = http::Response<tonic::body::Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    let answer = service.call(request);
-    Box::pin(async move {
-        match answer.await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
-    })
-}
-
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // So that grpcurl can show the details of a refusal.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

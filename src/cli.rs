@@ -43,14 +43,27 @@ enum Command {
 impl Cli {
     /// Runs the subcommand. The exit code is 0 when all was done and well, 1 otherwise; a wrong command line ends with 2
     /// before this is reached.
-    ///
-    /// # Errors
-    /// What went wrong, in words for a person.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let telemetry = Telemetry::start(&self.log, self.log_format)?;
-        let ran = self.command.run(&telemetry).await;
-        telemetry.end();
-        ran
+    /// What went wrong is printed as one line for a person, with the whole chain of causes; by a server that logs JSON, as JSON.
+    pub async fn run(self) -> ExitCode {
+        let serves = matches!(self.command, Command::Serve(_));
+        let mut logs_json = false;
+        let ran = match Telemetry::start(&self.log, self.log_format) {
+            Ok(telemetry) => {
+                logs_json = telemetry.logs_json();
+                let ran = self.command.run(&telemetry).await;
+                telemetry.end();
+                ran
+            }
+            Err(error) => Err(error),
+        };
+        ran.unwrap_or_else(|error| {
+            if serves && logs_json {
+                tracing::error!("{error:#}");
+            } else {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        })
     }
 }
 

@@ -22,28 +22,36 @@
 //! waits. A refresh goes `refresh::background` → `refresh` → `refresh_treemap_data()` in Postgres → NOTIFY → `reload::listen` →
 //! `reload` → `view` → `treemap::model`.
 
-pub mod api;
-pub mod app;
-pub mod cli;
-pub mod config;
-pub mod load;
-pub mod metrics;
-pub mod migrate;
-pub mod postgres;
-pub mod refresh;
-pub mod reload;
-pub mod retry;
-pub mod sample;
-pub mod schedule;
-pub mod server;
-pub mod status;
-pub mod telemetry;
-pub mod tls;
-pub mod treemap;
-pub mod view;
+mod api;
+mod app;
+mod cli;
+mod config;
+mod load;
+mod metrics;
+mod migrate;
+mod postgres;
+mod refresh;
+mod reload;
+mod retry;
+mod sample;
+mod schedule;
+mod server;
+mod status;
+mod telemetry;
+mod tls;
+mod treemap;
+mod view;
+
+pub use cli::Cli;
+pub use load::report::HEADER;
+pub use treemap::{
+    InvalidRequest, Limit, Period, Request, ViewMode,
+    freshness::{Freshness, Tolerance},
+    model::{Answer, Builder, Model},
+};
 
 /// What the .proto files define: the messages, a typed client, and the descriptors that reflection serves.
-#[allow(missing_docs, clippy::all, clippy::pedantic)]
+#[allow(clippy::all, clippy::pedantic)]
 pub mod proto {
     pub mod shorts {
         pub mod v1alpha1 {

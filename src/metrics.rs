@@ -1,16 +1,23 @@
 //! What the service counts and measures, for Prometheus. The names for calls are those of the gRPC ecosystem (go-grpc-
-//! middleware), so that its dashboards work; the others begin with `treemap_`. docs/operations.md says what each is for.
+//! middleware), so that its dashboards work; the others begin with `treemap_`. docs/operations.md explains each.
+//!
+//! What happens is counted here as it happens. What only mirrors a state (the model, the pools, the calls in flight) is read
+//! when it is scraped: see [`State`].
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+mod labels;
+
+use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::{encode_eof, encode_registry},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Metric, Registry, Unit},
 };
 use tonic::Code;
 
-use crate::treemap::model::ReadModel;
+use self::labels::{CODES, Handled, OfPeriod, OfPool, OfResult, OfVersion, Why};
+pub use self::labels::{Closed, Method, RefreshResult, ReloadResult};
+use crate::treemap::model::Model;
 
 /// From a copy out of memory to a call that waited for the first load, in seconds.
 const CALL_SECONDS: [f64; 14] =
@@ -18,80 +25,26 @@ const CALL_SECONDS: [f64; 14] =
 /// From a view of 1,000 stocks to a busy server, in seconds.
 const REFRESH_SECONDS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
-/// A method of a gRPC service, as the ecosystem labels it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Method {
-    /// `unary`, `server_stream` or `bidi_stream`.
-    pub grpc_type: &'static str,
-    /// The full name of the service.
-    pub grpc_service: &'static str,
-    /// The name of the method.
-    pub grpc_method: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(clippy::struct_field_names, reason = "these are the labels")]
-struct Handled {
-    grpc_type: &'static str,
-    grpc_service: &'static str,
-    grpc_method: &'static str,
-    grpc_code: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultOf {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Why {
-    why: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfPeriod {
-    period: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfPool {
-    pool: &'static str,
-    state: &'static str,
-}
-
-/// The metrics of one server.
+/// The counters of one server.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     started: Family<Method, Counter>,
     handled: Family<Handled, Counter>,
     seconds: Family<Method, Histogram, fn() -> Histogram>,
-    /// Calls of the treemap that are being answered.
-    pub in_flight: Gauge,
-    /// Connections of clients that are open.
+    /// Open connections of clients.
     pub connections: Gauge,
     closed: Family<Why, Counter>,
     /// Connections that could not be accepted, for want of file descriptors, say.
     pub accept_errors: Counter,
-    reloads: Family<ResultOf, Counter>,
-    refreshes: Family<ResultOf, Counter>,
+    reloads: Family<OfResult, Counter>,
+    refreshes: Family<OfResult, Counter>,
     refresh_seconds: Histogram,
-    /// 1 while refreshes are heard of at once.
+    /// 1 while LISTEN delivers.
     pub listener_up: Gauge,
-    model_age: Gauge<f64, AtomicU64>,
-    model_data_date: Gauge,
-    model_stale: Gauge,
-    model_stocks: Family<OfPeriod, Gauge>,
-    model_info: Family<ModelVersion, Gauge>,
-    pool: Family<OfPool, Gauge>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ModelVersion {
-    version: String,
-}
-
-/// The handles of one method, found once.
+/// The counters of one method, found once.
 #[derive(Debug)]
 pub struct MethodMetrics {
     started: Counter,
@@ -99,34 +52,13 @@ pub struct MethodMetrics {
     seconds: Histogram,
 }
 
-/// The names of the codes, in the order of their numbers, as Go prints them.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
-
 impl MethodMetrics {
-    /// A call has come.
+    /// A call has arrived.
     pub fn started(&self) {
         self.started.inc();
     }
 
-    /// A call is over: its answer is handed on, or nobody waits for it.
+    /// A call is over: its answer is handed on, or its client went away.
     pub fn handled(&self, code: Code, took: Duration) {
         self.handled[code as usize].inc();
         self.seconds.observe(took.as_secs_f64());
@@ -139,13 +71,10 @@ impl Default for Metrics {
         let all = &mut registry;
         let seconds: Family<Method, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(CALL_SECONDS));
-        all.register(
-            "treemap_build",
-            "What is running",
-            Info::new([("version", env!("CARGO_PKG_VERSION")), ("rust_version", env!("CARGO_PKG_RUST_VERSION"))]),
-        );
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("rust_version", env!("CARGO_PKG_RUST_VERSION"))];
+        all.register("treemap_build", "What is running", Info::new(build));
         let metrics = Self {
-            started: add(all, "grpc_server_started", "Calls that have come", Family::default()),
+            started: add(all, "grpc_server_started", "Calls that have arrived", Family::default()),
             handled: add(all, "grpc_server_handled", "Calls that are over, by code", Family::default()),
             seconds: add(
                 all,
@@ -153,9 +82,8 @@ impl Default for Metrics {
                 "Seconds from a call until its answer is handed to HTTP/2",
                 seconds,
             ),
-            in_flight: add(all, "treemap_calls_in_flight", "Calls of the treemap being answered", Gauge::default()),
             connections: add(all, "treemap_connections", "Open connections of clients", Gauge::default()),
-            closed: add(all, "treemap_connections_closed", "Connections that ended, by why", Family::default()),
+            closed: add(all, "treemap_connections_closed", "Connections that ended, by reason", Family::default()),
             accept_errors: add(
                 all,
                 "treemap_accept_errors",
@@ -176,38 +104,17 @@ impl Default for Metrics {
                 Histogram::new(REFRESH_SECONDS),
             ),
             listener_up: add(all, "treemap_listener_up", "1 while LISTEN delivers", Gauge::default()),
-            model_age: add_seconds(
-                all,
-                "treemap_model_age",
-                "Seconds since the refresh that the answers are from",
-                Gauge::default(),
-            ),
-            model_data_date: add(
-                all,
-                "treemap_model_data_date_timestamp_seconds",
-                "The newest report's day, as seconds since 1970 in UTC",
-                Gauge::default(),
-            ),
-            model_stale: add(all, "treemap_model_stale", "1 while answers are marked stale", Gauge::default()),
-            model_stocks: add(
-                all,
-                "treemap_model_stocks",
-                "Stocks that can be answered, per period",
-                Family::default(),
-            ),
-            model_info: add(all, "treemap_model", "The version of the model that answers", Family::default()),
-            pool: add(all, "treemap_pool_connections", "Connections to Postgres", Family::default()),
             registry,
         };
-        // What has not happened yet is 0, not absent: a rate begins somewhere.
-        for result in RELOADS {
-            drop(metrics.reloads.get_or_create(&ResultOf { result }));
+        // What has not happened yet is 0, not absent: a rate needs a first value.
+        for result in ReloadResult::ALL {
+            drop(metrics.reloads.get_or_create(&OfResult { result: result.name() }));
         }
-        for result in REFRESHES {
-            drop(metrics.refreshes.get_or_create(&ResultOf { result }));
+        for result in RefreshResult::ALL {
+            drop(metrics.refreshes.get_or_create(&OfResult { result: result.name() }));
         }
-        for why in CLOSED {
-            drop(metrics.closed.get_or_create(&Why { why }));
+        for why in Closed::ALL {
+            drop(metrics.closed.get_or_create(&Why { why: why.name() }));
         }
         metrics
     }
@@ -225,13 +132,8 @@ fn add_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &st
     metric
 }
 
-const RELOADS: [&str; 3] = ["loaded", "unchanged", "failed"];
-const REFRESHES: [&str; 3] = ["refreshed", "already_done", "failed"];
-const CLOSED: [&str; 7] = ["client", "age", "crowded", "silent", "stalled", "stopped", "cut"];
-
 impl Metrics {
-    /// The handles of a method.
-    #[must_use]
+    /// The counters of a method.
     pub fn method(&self, method: &Method) -> MethodMetrics {
         let Method { grpc_type, grpc_service, grpc_method } = *method;
         let handled = |grpc_code| Handled { grpc_type, grpc_service, grpc_method, grpc_code };
@@ -242,56 +144,92 @@ impl Metrics {
         }
     }
 
-    /// A connection has ended; `why` is one of `client`, `age`, `crowded`, `silent`, `stalled`, `stopped`, `cut`.
-    pub fn closed(&self, why: &'static str) {
-        self.closed.get_or_create(&Why { why }).inc();
+    /// A connection has ended.
+    pub fn closed(&self, why: Closed) {
+        self.closed.get_or_create(&Why { why: why.name() }).inc();
     }
 
-    /// A look at the view is over: `loaded`, `unchanged` or `failed`.
-    pub fn reload(&self, result: &'static str) {
-        self.reloads.get_or_create(&ResultOf { result }).inc();
+    /// A look at the view is over.
+    pub fn reload(&self, result: ReloadResult) {
+        self.reloads.get_or_create(&OfResult { result: result.name() }).inc();
     }
 
-    /// A refresh is over: `already_done` or `failed`.
-    pub fn refresh(&self, result: &'static str) {
-        self.refreshes.get_or_create(&ResultOf { result }).inc();
+    /// A refresh is over.
+    pub fn refresh(&self, result: RefreshResult) {
+        self.refreshes.get_or_create(&OfResult { result: result.name() }).inc();
     }
 
-    /// The view was refreshed.
-    pub fn refreshed(&self, seconds: f64) {
-        self.refresh("refreshed");
+    /// How long a refresh took.
+    pub fn refresh_took(&self, seconds: f64) {
         self.refresh_seconds.observe(seconds);
     }
 
-    /// Everything in the text format, with the model and the pools (`name`, connections in all, idle ones) as they are now.
-    #[must_use]
-    pub fn render(
-        &self,
-        read_model: &ReadModel,
-        pools: impl IntoIterator<Item = (&'static str, usize, usize)>,
-    ) -> String {
-        // What is not there is older than anything: a replica without a model must not make the others look fresh.
-        let model = read_model.current();
-        let age = model.as_ref().and_then(|model| model.age());
-        self.model_age.set(age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
-        self.model_stale.set(model.as_ref().is_none_or(|model| model.is_stale()).into());
-        if let Some(model) = model {
-            self.model_data_date.set(model.data_timestamp().unwrap_or_default());
-            for (period, stocks) in model.stocks_per_period() {
-                self.model_stocks.get_or_create(&OfPeriod { period }).set(i64::try_from(stocks).unwrap_or(i64::MAX));
-            }
-            self.model_info.clear();
-            let version = String::from_utf8_lossy(model.version.as_bytes()).into_owned();
-            self.model_info.get_or_create(&ModelVersion { version }).set(1);
-        }
-        for (pool, all, idle) in pools {
-            for (state, count) in [("idle", idle), ("in_use", all.saturating_sub(idle))] {
-                self.pool.get_or_create(&OfPool { pool, state }).set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
+    /// Everything in the text format, with the state as it is now.
+    pub fn render(&self, state: &State<'_>) -> String {
         let mut text = String::new();
         // Writing into a string does not fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &state.registry()))
+            .and_then(|()| encode_eof(&mut text));
         text
+    }
+}
+
+/// What is read when it is scraped. Each scrape has its own, so that two at a time do not mix.
+#[derive(Debug)]
+pub struct State<'a> {
+    /// The model that answers; `None` before the first load.
+    pub model: Option<&'a Model>,
+    /// Calls of the treemap being answered.
+    pub calls_in_flight: usize,
+    /// The connections to Postgres: a name, all of them, the idle ones.
+    pub pools: &'a [(&'static str, usize, usize)],
+}
+
+impl State<'_> {
+    fn registry(&self) -> Registry {
+        let mut registry = Registry::default();
+        let all = &mut registry;
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        add::<Gauge>(all, "treemap_calls_in_flight", "Calls of the treemap being answered", Gauge::default())
+            .set(number(self.calls_in_flight));
+        // Without a model the age is infinite: a replica that has none must not make the others look fresh.
+        let age = self.model.and_then(|model| model.freshness.view_age());
+        add_seconds::<Gauge<f64, std::sync::atomic::AtomicU64>>(
+            all,
+            "treemap_model_age",
+            "Seconds since the refresh that the answers are from",
+            Gauge::default(),
+        )
+        .set(age.map_or(f64::INFINITY, |age| age.as_secs_f64().max(0.0)));
+        add::<Gauge>(all, "treemap_model_stale", "1 while answers are marked stale", Gauge::default())
+            .set(self.model.is_none_or(Model::is_stale).into());
+        let data_date = self.model.and_then(|model| model.freshness.data_start());
+        add::<Gauge>(
+            all,
+            "treemap_model_data_date_timestamp_seconds",
+            "The newest report's day, as seconds since 1970 in UTC",
+            Gauge::default(),
+        )
+        .set(data_date.map_or(0, jiff::Timestamp::as_second));
+        let stocks: Family<OfPeriod, Gauge> =
+            add(all, "treemap_model_stocks", "Stocks that can be answered, per period", Family::default());
+        let version: Family<OfVersion, Gauge> =
+            add(all, "treemap_model", "The version of the model that answers", Family::default());
+        if let Some(model) = self.model {
+            for (period, count) in model.stocks_per_period() {
+                stocks.get_or_create(&OfPeriod { period }).set(number(count));
+            }
+            let of_version = OfVersion { version: String::from_utf8_lossy(model.version.as_bytes()).into_owned() };
+            version.get_or_create(&of_version).set(1);
+        }
+        let pools: Family<OfPool, Gauge> =
+            add(all, "treemap_pool_connections", "Connections to Postgres", Family::default());
+        for &(pool, count, idle) in self.pools {
+            for (state, count) in [("idle", idle), ("in_use", count.saturating_sub(idle))] {
+                pools.get_or_create(&OfPool { pool, state }).set(number(count));
+            }
+        }
+        registry
     }
 }

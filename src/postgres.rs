@@ -1,8 +1,8 @@
-//! The one door to Postgres: a pooled connection for each loop of the server, a session for a command, and the bound on
-//! every wait.
+//! The one door to Postgres: a pooled connection for each loop of the server, a session for a command, and the limit on every
+//! wait.
 //!
 //! Everything here works through a transaction pooler: statements are unnamed or sent as plain text, settings are local
-//! to their transaction, and no statement is ever cancelled from outside (that alone can bring PgBouncer 1.18 down).
+//! to their transaction, and no statement is ever cancelled from outside (that alone can crash PgBouncer 1.18).
 
 pub mod connect;
 pub mod error;
@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
     Client, Row,
@@ -25,40 +27,40 @@ use tokio_postgres::{
 use tokio_stream::StreamExt;
 
 use self::{
-    connect::{CONNECT, connect, drive},
+    connect::{CONNECT_WITHIN, connect, drive},
     error::{DbError, Kind},
     url::DatabaseUrl,
 };
 
-/// How long a connection is used: the name of a primary that moved is looked up again at the latest then.
+/// How long a connection is used: at the latest then the name of a primary that moved is resolved again.
 const LIFETIME: Duration = Duration::from_secs(1800);
-/// How long a connection may take to show that it is alive, before it is replaced by a new one.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
-/// How much longer than the server we wait: a timeout of its own tells us more than ours.
+/// How long an idle connection may take to answer before it is replaced by a new one.
+const ALIVE_WITHIN: Duration = Duration::from_millis(500);
+/// How long to wait for a connection that another loop uses. Longer than any use of it except a refresh.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a refresh may use a connection, with all that belongs to it.
+const REFRESHED_WITHIN: Duration = Duration::from_secs(600);
+/// How much longer than the server we wait: an error of its own says more than ours.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A connection that is made when it is needed, kept while it works, and replaced when it does not: a pool of one. Each
-/// loop that reads or refreshes has its own, so that neither waits for the other; with the listener's a replica holds three.
+/// A pool of one connection: made when it is needed, kept while it works, replaced when it does not. The loop that reads and
+/// the loop that refreshes have one each, so that neither waits for the other; with the listener's a replica holds three.
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: Pool,
 }
 
 impl Db {
-    /// Connects when it is first asked to.
-    ///
-    /// # Panics
-    /// Never: a pool with timeouts wants a runtime, and is given one.
-    #[must_use]
+    /// Connects when it is first used.
     pub fn new(url: &DatabaseUrl) -> Self {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-        // The configuration is the manager's to hold and ours to use: see `connect`.
+        // The pool wants a driver's configuration; connections are made by `connect`.
         let pool = Pool::builder(Manager::from_connect(url.hosts()[0].clone(), url.clone(), recycling))
             .max_size(1)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(CONNECT))
-            .create_timeout(Some(CONNECT))
-            .recycle_timeout(Some(SIGN_OF_LIFE))
+            .wait_timeout(Some(FREE_WITHIN))
+            .create_timeout(Some(CONNECT_WITHIN))
+            .recycle_timeout(Some(ALIVE_WITHIN))
             .build()
             .expect("a pool with timeouts has its runtime");
         Self { pool }
@@ -66,16 +68,23 @@ impl Db {
 
     /// The connection, for as long as the session lives.
     ///
-    /// # Errors
-    /// It is in use or cannot be made in time.
+    /// Fails when it stays in use or cannot be made in time.
     pub async fn session(&self, doing: &'static str) -> Result<Session, DbError> {
+        self.take(doing, self.pool.timeouts()).await
+    }
+
+    /// The same, but waits as long as a refresh may take.
+    pub async fn session_when_free(&self, doing: &'static str) -> Result<Session, DbError> {
+        self.take(doing, Timeouts { wait: Some(REFRESHED_WITHIN), ..self.pool.timeouts() }).await
+    }
+
+    async fn take(&self, doing: &'static str, timeouts: Timeouts) -> Result<Session, DbError> {
         self.pool.retain(|_, metrics| metrics.age() < LIFETIME);
-        let connection = self.pool.get().await.map_err(|error| pool_error(doing, &error))?;
+        let connection = self.pool.timeout_get(&timeouts).await.map_err(|error| pool_error(doing, &error))?;
         Ok(Session { connection: Connection::Pooled(Some(connection)), broken: AtomicBool::new(false) })
     }
 
     /// Connections that are open, and of these the idle ones.
-    #[must_use]
     pub fn connections(&self) -> (usize, usize) {
         let status = self.pool.status();
         (status.size, status.available)
@@ -83,30 +92,20 @@ impl Db {
 
     /// Runs one statement that only reads, in a transaction of its own, and hands each row to `each`.
     ///
-    /// # Errors
-    /// No connection, no time, or what Postgres says.
+    /// Fails without a connection, without an answer in time, or with what Postgres reports.
     pub async fn rows(
         &self,
         doing: &'static str,
-        bound: Duration,
+        within: Duration,
         statement: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
-        mut each: impl FnMut(Row) -> Result<(), tokio_postgres::Error> + Send,
+        each: impl FnMut(Row) -> Result<(), tokio_postgres::Error> + Send,
     ) -> Result<(), DbError> {
-        let session = self.session(doing).await?;
-        let read = async {
-            let parameters = parameters.iter().map(|(value, kind)| (*value, kind.clone()));
-            let mut rows = pin!(session.client().query_typed_raw(statement, parameters).await?);
-            while let Some(row) = rows.next().await {
-                each(row?)?;
-            }
-            Ok(())
-        };
-        session.run(doing, bound, "READ ONLY", read).await
+        self.session(doing).await?.rows(doing, within, statement, parameters, each).await
     }
 }
 
-/// A connection for one transaction after another: of the pool, or of a command's own.
+/// A connection for one transaction after another: from the pool, or a command's own.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
@@ -128,19 +127,14 @@ enum Connection {
 impl Session {
     /// Connects, for a command that does its work and ends.
     ///
-    /// # Errors
-    /// Nobody answers in time, or the server refuses.
+    /// Fails when no host answers in time, or the server refuses.
     pub async fn connect(url: &DatabaseUrl) -> Result<Self, DbError> {
         let (client, connection) = connect(url, "connect to Postgres").await?;
         let driver = drive(connection);
         Ok(Self { connection: Connection::Own { client, driver }, broken: AtomicBool::new(false) })
     }
 
-    /// What statements are sent with, within a transaction.
-    ///
-    /// # Panics
-    /// Never: a pooled connection is given back only when the session is dropped.
-    #[must_use]
+    /// Sends statements, within a transaction.
     pub fn client(&self) -> &Client {
         match &self.connection {
             Connection::Pooled(connection) => connection.as_ref().expect("held until the session is dropped"),
@@ -148,29 +142,57 @@ impl Session {
         }
     }
 
-    /// Runs `work` in a transaction and commits it. Statements and locks are bounded by `bound` on the server, the whole
-    /// a little later here. After a failure the session is done with; the server rolls back when the connection goes.
+    /// Runs `work` in a transaction and commits it. Postgres limits statements and locks to `within`, we limit the whole to a
+    /// little more. After a failure the session is unusable; the server rolls back when the connection closes.
     ///
-    /// # Errors
-    /// What Postgres says, or no time.
+    /// Fails with what Postgres reports, or without an answer in time.
     pub async fn transaction<T>(
         &self,
         doing: &'static str,
-        bound: Duration,
+        within: Duration,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
-        self.run(doing, bound, "", work).await
+        self.run(doing, within, "", work).await
+    }
+
+    /// The same for work that only reads: a standby takes it too.
+    pub async fn read<T>(
+        &self,
+        doing: &'static str,
+        within: Duration,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, DbError> {
+        self.run(doing, within, "READ ONLY", work).await
+    }
+
+    /// Runs one statement that only reads, in a transaction of its own, and hands each row to `each`.
+    pub async fn rows(
+        &self,
+        doing: &'static str,
+        within: Duration,
+        statement: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+        mut each: impl FnMut(Row) -> Result<(), tokio_postgres::Error> + Send,
+    ) -> Result<(), DbError> {
+        let read = async {
+            let parameters = parameters.iter().map(|(value, kind)| (*value, kind.clone()));
+            let mut rows = pin!(self.client().query_typed_raw(statement, parameters).await?);
+            while let Some(row) = rows.next().await {
+                each(row?)?;
+            }
+            Ok(())
+        };
+        self.read(doing, within, read).await
     }
 
     /// Runs a statement that Postgres allows in no transaction, as VACUUM.
     ///
-    /// # Errors
-    /// What Postgres says, or no time.
-    pub async fn alone(&self, doing: &'static str, bound: Duration, statement: &str) -> Result<(), DbError> {
+    /// Fails with what Postgres reports, or without an answer in time.
+    pub async fn alone(&self, doing: &'static str, within: Duration, statement: &str) -> Result<(), DbError> {
         self.broken.store(true, Ordering::Relaxed);
-        timeout(bound, self.client().batch_execute(statement))
+        timeout(within, self.client().batch_execute(statement))
             .await
-            .map_err(|_| DbError::of_kind(Kind::TimedOut, doing, silent(bound)))?
+            .map_err(|_| DbError::of_kind(Kind::TimedOut, doing, no_answer(within)))?
             .map_err(|error| DbError::new(doing, &error))?;
         self.broken.store(false, Ordering::Relaxed);
         Ok(())
@@ -179,21 +201,21 @@ impl Session {
     async fn run<T>(
         &self,
         doing: &'static str,
-        bound: Duration,
+        within: Duration,
         access: &str,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
         self.broken.store(true, Ordering::Relaxed);
         let all = async {
-            self.client().batch_execute(&begin(access, bound)).await?;
+            self.client().batch_execute(&begin(access, within)).await?;
             let value = work.await?;
             self.client().batch_execute("COMMIT").await?;
             Ok(value)
         };
-        let value = timeout(bound + GRACE, all)
+        let value = timeout(within + GRACE, all)
             .await
-            // The server would have ended it itself, had it heard us.
-            .map_err(|_| DbError::of_kind(Kind::Unreachable, doing, silent(bound + GRACE)))?
+            // The server would have ended it itself, had it received our statements.
+            .map_err(|_| DbError::of_kind(Kind::Unreachable, doing, no_answer(within + GRACE)))?
             .map_err(|error: tokio_postgres::Error| DbError::new(doing, &error))?;
         self.broken.store(false, Ordering::Relaxed);
         Ok(value)
@@ -210,29 +232,30 @@ impl Drop for Session {
     }
 }
 
-/// BEGIN with the bounds of the transaction, in one round trip. A setting outside of it would leak to others through a
-/// transaction pooler. Work for a client that has died is given up, so that its locks go to the
-/// next. Compiling a statement of ours would take longer than running it.
-fn begin(access: &str, bound: Duration) -> String {
-    let bound = bound.as_millis();
+/// BEGIN with the limits of the transaction, in one round trip. A setting outside of a transaction would leak to other clients
+/// of a transaction pooler. READ COMMITTED because a refresh has to see what was committed while it waited for another. Postgres
+/// gives up work for a client that has died, so that its locks are free again. JIT compilation of a statement of ours would take longer
+/// than running it.
+fn begin(access: &str, within: Duration) -> String {
+    let within = within.as_millis();
     format!(
-        "BEGIN {access}; SET LOCAL statement_timeout = {bound}; SET LOCAL lock_timeout = {bound}; \
-         SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL client_connection_check_interval = 5000; \
-         SET LOCAL jit = off"
+        "BEGIN ISOLATION LEVEL READ COMMITTED {access}; SET LOCAL statement_timeout = {within}; \
+         SET LOCAL lock_timeout = {within}; SET LOCAL idle_in_transaction_session_timeout = 60000; \
+         SET LOCAL client_connection_check_interval = 5000; SET LOCAL jit = off"
     )
 }
 
-fn silent(waited: Duration) -> String {
-    format!("no answer within {} s", waited.as_secs())
+fn no_answer(within: Duration) -> String {
+    format!("no answer within {} s", within.as_secs())
 }
 
 fn pool_error(doing: &'static str, error: &PoolError) -> DbError {
     match error {
         PoolError::Backend(error) => DbError::new(doing, error),
         PoolError::Timeout(TimeoutType::Wait) => {
-            DbError::of_kind(Kind::TimedOut, doing, "the connection is busy with something that takes long")
+            DbError::of_kind(Kind::TimedOut, doing, "the connection is in use by work that takes long")
         }
-        PoolError::Timeout(_) => DbError::of_kind(Kind::Unreachable, doing, silent(CONNECT)),
+        PoolError::Timeout(_) => DbError::of_kind(Kind::Unreachable, doing, no_answer(CONNECT_WITHIN)),
         PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
             DbError::of_kind(Kind::Other, doing, error.to_string())
         }

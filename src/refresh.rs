@@ -1,4 +1,4 @@
-//! One refresh of the view, through the function that owns how it is done.
+//! One refresh of the view, by the function in Postgres that alone refreshes.
 
 pub mod background;
 
@@ -10,14 +10,14 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::postgres::{Session, error::DbError};
 
 /// A refresh takes a second, but may first wait for another, or be slow on a busy server.
-const BOUND: Duration = Duration::from_secs(300);
-/// Cleaning up after it takes some milliseconds.
-const VACUUM: Duration = Duration::from_secs(60);
+const REFRESH_WITHIN: Duration = Duration::from_secs(300);
+/// The vacuum after it takes some milliseconds.
+const VACUUM_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a refresh is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Somebody wants it now.
+    /// A person or a pipeline asked for it.
     ByHand,
     /// The schedule's tick: done once, by whichever replica comes first.
     Tick(Timestamp),
@@ -25,7 +25,7 @@ pub enum Reason {
     SourceChanged,
 }
 
-/// What came of it.
+/// How it ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// The view was refreshed.
@@ -43,8 +43,7 @@ pub enum Outcome {
 
 /// Refreshes, after whatever refresh is running, and leaves the view without dead rows. Readers of the view do not wait.
 ///
-/// # Errors
-/// What Postgres says; the view is as it was then.
+/// Fails with what Postgres reports; the view is then as it was before.
 pub async fn refresh_once(session: &Session, reason: Reason, who: Option<&str>) -> Result<Outcome, DbError> {
     const STATEMENT: &str =
         "SELECT outcome, row_count, data_date, seconds FROM public.refresh_treemap_data($1, $2, $3)";
@@ -52,7 +51,7 @@ pub async fn refresh_once(session: &Session, reason: Reason, who: Option<&str>) 
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&tick, Type::TIMESTAMPTZ), (&who, Type::TEXT), (&(reason == Reason::SourceChanged), Type::BOOL)];
     let outcome = session
-        .transaction("refresh the view", BOUND, async {
+        .transaction("refresh the view", REFRESH_WITHIN, async {
             let row = session.client().query_typed_one(STATEMENT, &parameters).await?;
             if row.try_get::<_, &str>("outcome")? != "refreshed" {
                 return Ok(Outcome::AlreadyDone);
@@ -66,9 +65,9 @@ pub async fn refresh_once(session: &Session, reason: Reason, who: Option<&str>) 
         .await?;
     if let Outcome::Refreshed { .. } = outcome {
         // Every row has just been written anew. Autovacuum would come within a minute, but refreshes may come faster; and
-        // the ranked queries read only the index once the old rows are gone. Without the right to it, it is skipped.
+        // the ranked queries read only the index once the old rows are gone. A role without the privilege skips it.
         let vacuum = "VACUUM (SKIP_LOCKED) public.mv_treemap_data";
-        if let Err(error) = session.alone("vacuum the view", VACUUM, vacuum).await {
+        if let Err(error) = session.alone("vacuum the view", VACUUM_WITHIN, vacuum).await {
             tracing::debug!("{error}");
         }
     }

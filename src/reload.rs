@@ -9,40 +9,44 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    metrics::Metrics,
-    postgres::error::DbError,
-    retry::{Trouble, backoff::Backoff},
+    metrics::{Metrics, ReloadResult},
+    postgres::{Db, error::DbError},
+    retry::{FailureLog, backoff::Backoff},
     telemetry::step_span,
-    treemap::model::ReadModel,
-    view::Store,
+    treemap::{freshness::Tolerance, read_model::ReadModel},
+    view,
 };
+
+/// The first pause after a failed look, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// What it takes to keep the read model loaded.
 #[derive(Debug)]
-pub struct Reloading {
+pub struct Reloader {
     /// Where the view is read.
-    pub store: Store,
-    /// What is kept equal to it.
+    pub db: Db,
+    /// When its models are stale.
+    pub tolerance: Tolerance,
+    /// What is kept equal to the view.
     pub read_model: Arc<ReadModel>,
     /// Notified when the view may have changed.
     pub changed: Arc<Notify>,
     /// The time between two looks without a notification.
     pub poll_interval: Duration,
-    /// Where looks are counted.
+    /// Counts the looks.
     pub metrics: Arc<Metrics>,
 }
 
-/// Loads the model, then waits for `changed` or for the next poll, for ever. A failed step keeps the old model, is told
-/// once when the trouble begins and once when it ends, and is tried again, less and less often.
-pub async fn keep_loaded(reloading: Reloading, mut trouble: Trouble) {
-    let Reloading { read_model, changed, poll_interval, metrics, .. } = &reloading;
-    let mut backoff = Backoff::new(Duration::from_millis(250), (*poll_interval).min(Duration::from_secs(10)));
+/// Loads the model, then waits for `changed` or for the next poll, for ever. A failed step keeps the old model, and is retried.
+pub async fn keep_loaded(reloader: Reloader, mut failures: FailureLog) {
+    let Reloader { read_model, changed, poll_interval, metrics, .. } = &reloader;
+    let mut backoff = Backoff::new(PAUSES.0);
     loop {
-        trouble.begin();
-        match reloading.step().await {
+        failures.attempt(|_| {});
+        match reloader.step().await {
             Ok(result) => {
                 metrics.reload(result);
-                if let Some(ended) = trouble.over() {
+                if let Some(ended) = failures.succeeded() {
                     tracing::info!(seconds = ended.seconds, "the database answers again");
                 }
                 backoff.reset();
@@ -53,31 +57,29 @@ pub async fn keep_loaded(reloading: Reloading, mut trouble: Trouble) {
                 }
             }
             Err(error) => {
-                metrics.reload("failed");
+                metrics.reload(ReloadResult::Failed);
                 read_model.load_failed(&error);
-                if let Some(words) = trouble.met(&error).await {
-                    let serving = if read_model.current().is_some() { "serving the last model" } else { "not ready" };
-                    tracing::warn!("{serving}, and trying again: {words}");
-                }
-                tokio::time::sleep(backoff.pause()).await;
+                let serving = if read_model.current().is_some() { "serving the last model" } else { "not ready" };
+                failures.failed(&error, |words| tracing::warn!("{serving}; retrying: {words}"));
+                tokio::time::sleep(backoff.pause(PAUSES.1.min(*poll_interval))).await;
             }
         }
     }
 }
 
-impl Reloading {
-    /// Looks whether the view is another than the model's, and loads it then; says which.
-    async fn step(&self) -> Result<&'static str, DbError> {
+impl Reloader {
+    /// Loads the view if it is newer than the model.
+    async fn step(&self) -> Result<ReloadResult, DbError> {
         let current = self.read_model.current();
         if let Some(model) = &current
-            && self.store.last_refreshed().await? == model.freshness.last_refreshed
+            && view::last_refreshed(&self.db).await? == model.freshness.last_refreshed
         {
-            return Ok("unchanged");
+            return Ok(ReloadResult::Unchanged);
         }
         let started = Instant::now();
-        let model = self.store.load().instrument(step_span("load")).await?;
+        let model = view::load(&self.db, self.tolerance).instrument(step_span("load")).await?;
         tracing::info!(
-            stocks = model.stocks,
+            stocks = model.stocks(),
             version = model.version.to_str().unwrap_or_default(),
             data_date = model.freshness.data_date.map(tracing::field::display),
             milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -85,6 +87,6 @@ impl Reloading {
             if current.is_some() { "reloaded" } else { "loaded" },
         );
         self.read_model.publish(model);
-        Ok("loaded")
+        Ok(ReloadResult::Loaded)
     }
 }

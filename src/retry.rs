@@ -1,146 +1,193 @@
-//! A failure that lasts: told once when it begins and once when it ends, however many loops run into it, and however
-//! often each of them tries.
+//! A failure that lasts is logged once when it begins and once when it ends, however often the loop retries. When the whole database
+//! is away, only the loop that reads from it logs that.
 
 pub mod backoff;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::postgres::error::{DbError, Kind};
 
-/// How long a loop waits to hear what the database says to another. A look that is not back by then is not the good news.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// A connection that is lost and made again this soon is not worth a line.
+const BRIEF: Duration = Duration::from_secs(1);
 
-/// Whether the database is out of reach. The loop that reads from it finds out and tells; the others have it look, and
-/// keep quiet about what it tells.
+/// When the loop that reads last reached the database. The other loops look here before they log that they cannot reach it.
 #[derive(Debug)]
-pub struct Outage {
-    looks_begun: AtomicU64,
-    last_look: watch::Sender<Look>,
+pub struct LastRead {
+    at: Mutex<Option<Instant>>,
+    /// Wakes the loop that reads.
     look_again: Arc<Notify>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    number: u64,
-    answered: bool,
-}
-
-impl Outage {
-    /// An outage that is found out by whoever `look_again` wakes.
-    #[must_use]
-    pub fn new(look_again: Arc<Notify>) -> Self {
-        let last_look = watch::Sender::new(Look { number: 0, answered: true });
-        Self { looks_begun: AtomicU64::new(0), last_look, look_again }
+impl LastRead {
+    /// `look_again` wakes the loop that reads.
+    pub fn new(look_again: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { at: Mutex::new(None), look_again })
     }
 
-    fn look_begins(&self) {
-        self.looks_begun.fetch_add(1, Ordering::Relaxed);
+    fn reached(&self) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn look_ended(&self, answered: bool) {
-        self.last_look.send_replace(Look { number: self.looks_begun.load(Ordering::Relaxed), answered });
-    }
-
-    /// Whether the database answers a look that begins now.
-    async fn answers(&self) -> bool {
-        let mut last_look = self.last_look.subscribe();
-        if !last_look.borrow().answered {
-            return false;
-        }
-        let begun = self.looks_begun.load(Ordering::Relaxed);
-        self.look_again.notify_one();
-        let later = timeout(PATIENCE, last_look.wait_for(|look| look.number > begun)).await;
-        later.is_ok_and(|look| look.is_ok_and(|look| look.answered))
+    fn at(&self) -> Option<Instant> {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The trouble that a loop is in, if any.
+/// What a loop has logged of the failure that it is in, if any.
 #[derive(Debug)]
-pub struct Trouble {
-    outage: Arc<Outage>,
-    finds_out: bool,
-    begun: Option<Begun>,
+pub struct FailureLog {
+    last_read: Arc<LastRead>,
+    reads: bool,
+    attempt_began: Instant,
+    failure: Option<Failure>,
 }
 
 #[derive(Debug)]
-struct Begun {
-    at: Instant,
-    failed: u32,
-    /// How often this loop did not reach a database that answered the other.
+struct Failure {
+    began: Instant,
+    attempts: u32,
+    logged: Vec<Kind>,
+    /// The last attempt that did not reach the database: when it failed, and what to log.
+    unreached: Option<(Instant, String)>,
+    /// How often the loop that reads has reached the database soon after this one had not.
     alone: u32,
-    told: Vec<Kind>,
 }
 
-/// A trouble that is over.
+/// A failure that is over.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
     /// How long it lasted, in seconds.
     pub seconds: u64,
-    /// How many steps failed.
-    pub failed: u32,
+    /// How many attempts failed.
+    pub attempts: u32,
 }
 
-impl Trouble {
-    /// For the loop that finds out whether the database answers.
-    #[must_use]
-    pub const fn of_the_database(outage: Arc<Outage>) -> Self {
-        Self { outage, finds_out: true, begun: None }
+impl FailureLog {
+    /// For the loop that reads, which logs that the database cannot be reached.
+    pub fn of_the_reader(last_read: Arc<LastRead>) -> Self {
+        Self { reads: true, ..Self::of_another(last_read) }
     }
 
     /// For any other loop.
-    #[must_use]
-    pub const fn of_a_loop(outage: Arc<Outage>) -> Self {
-        Self { outage, finds_out: false, begun: None }
+    pub fn of_another(last_read: Arc<LastRead>) -> Self {
+        Self { last_read, reads: false, attempt_began: Instant::now(), failure: None }
     }
 
-    /// A step begins.
-    pub fn begin(&self) {
-        if self.finds_out {
-            self.outage.look_begins();
-        }
-    }
-
-    /// Notes a failed step; gives the words to tell, unless this kind of failure was told already, or is another's to tell.
-    pub async fn met(&mut self, error: &DbError) -> Option<String> {
-        let kind = error.kind;
-        let begun =
-            self.begun.get_or_insert_with(|| Begun { at: Instant::now(), failed: 0, alone: 0, told: Vec::new() });
-        begun.failed += 1;
-        if self.finds_out {
-            self.outage.look_ended(kind != Kind::Unreachable);
-        } else if kind == Kind::Unreachable {
-            if self.outage.answers().await {
-                begun.alone += 1;
-            }
-            // A single time says nothing: connections are cut.
-            if begun.alone < 2 {
-                return None;
+    /// An attempt begins. Logs that this loop alone cannot reach the database, once that is sure: the loop that reads has reached it,
+    /// twice, after this one had not. Once says nothing: connections are cut.
+    pub fn attempt(&mut self, log: impl FnOnce(&str)) {
+        self.attempt_began = Instant::now();
+        if let Some(failure) = &mut self.failure
+            && let Some((_, words)) = failure.unreached.take_if(|(at, _)| self.last_read.at() > Some(*at))
+        {
+            failure.alone += 1;
+            if failure.alone > 1 && failure.is_new(Kind::Unreachable) {
+                log(&words);
             }
         }
-        if begun.told.contains(&kind) {
-            return None;
-        }
-        begun.told.push(kind);
-        Some(error.to_string())
     }
 
-    /// Notes a step that succeeded; tells of the trouble that it ended, if that had been told.
-    pub fn over(&mut self) -> Option<Ended> {
-        if self.finds_out {
-            self.outage.look_ended(true);
+    /// Records a failed attempt. Logs it, unless this kind of failure was logged already, or is for the loop that reads to log.
+    pub fn failed(&mut self, error: &DbError, log: impl FnOnce(&str)) {
+        let attempt_began = self.attempt_began;
+        let failure = self.failure.get_or_insert_with(|| Failure {
+            began: attempt_began,
+            attempts: 0,
+            logged: Vec::new(),
+            unreached: None,
+            alone: 0,
+        });
+        failure.attempts += 1;
+        if error.kind == Kind::Unreachable {
+            if !self.reads {
+                failure.unreached = Some((Instant::now(), error.to_string()));
+                self.last_read.look_again.notify_one();
+                return;
+            }
+            if failure.attempts == 1 && failure.began.elapsed() < BRIEF {
+                return;
+            }
         }
-        let begun = self.begun.take().filter(|begun| !begun.told.is_empty())?;
-        Some(Ended { seconds: begun.at.elapsed().as_secs(), failed: begun.failed })
+        if failure.is_new(error.kind) {
+            log(&error.to_string());
+        }
+    }
+
+    /// Records an attempt that succeeded; gives the failure that it ended, if that had been logged.
+    pub fn succeeded(&mut self) -> Option<Ended> {
+        if self.reads {
+            self.last_read.reached();
+        }
+        let failure = self.failure.take().filter(|failure| !failure.logged.is_empty())?;
+        Some(Ended { seconds: failure.began.elapsed().as_secs(), attempts: failure.attempts })
+    }
+}
+
+impl Failure {
+    /// Whether this kind was not logged yet; from now on it was.
+    fn is_new(&mut self, kind: Kind) -> bool {
+        let new = !self.logged.contains(&kind);
+        if new {
+            self.logged.push(kind);
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loop with the lines that it has logged.
+    struct Loop {
+        failures: FailureLog,
+        lines: u32,
+    }
+
+    impl Loop {
+        fn fails(&mut self) {
+            let error = DbError::of_kind(Kind::Unreachable, "test", "no answer");
+            let lines = &mut self.lines;
+            self.failures.attempt(|_| *lines += 1);
+            self.failures.failed(&error, |_| *lines += 1);
+        }
+    }
+
+    fn reader_and_other() -> [Loop; 2] {
+        let last_read = LastRead::new(Arc::default());
+        let logs = [FailureLog::of_the_reader(last_read.clone()), FailureLog::of_another(last_read)];
+        logs.map(|failures| Loop { failures, lines: 0 })
+    }
+
+    #[test]
+    fn only_the_reader_logs_that_the_database_is_away() {
+        let [mut reader, mut other] = reader_and_other();
+        reader.failures.succeeded();
+        for _ in 0..5 {
+            other.fails();
+            reader.fails();
+        }
+        assert_eq!((reader.lines, other.lines), (1, 0));
+        // It is back for the reader, while the other's attempt is still under way.
+        assert!(reader.failures.succeeded().is_some());
+        other.fails();
+        assert_eq!(other.lines, 0);
+        assert!(other.failures.succeeded().is_none());
+    }
+
+    #[test]
+    fn a_loop_that_alone_cannot_reach_the_database_logs_that_once() {
+        let [mut reader, mut other] = reader_and_other();
+        for lines in [0, 0, 1, 1, 1] {
+            other.fails();
+            assert_eq!(other.lines, lines);
+            reader.failures.succeeded();
+        }
+        assert_eq!(other.failures.succeeded().unwrap().attempts, 5);
     }
 }

@@ -75,8 +75,7 @@ impl Sample {
     /// Writes the reports into `folder`/reports and the list to `folder`/companies.csv. The folder must be new or empty;
     /// it appears whole or not at all.
     ///
-    /// # Errors
-    /// The folder holds something, cannot be written, or there is no weekday between the dates.
+    /// Fails: the folder holds something, cannot be written, or there is no weekday between the dates.
     pub fn write(&self, folder: &Path) -> anyhow::Result<Written> {
         ensure!(self.from <= self.to, "there is no day from {} to {}", self.from, self.to);
         match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {

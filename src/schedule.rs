@@ -17,8 +17,7 @@ pub struct Schedule {
 impl Schedule {
     /// Reads a pattern of five fields (minute, hour, day, month, weekday), or of six with seconds in front.
     ///
-    /// # Errors
-    /// It is no pattern, or one that never fires.
+    /// Fails: it is no pattern, or one that never fires.
     pub fn parse(pattern: &str, zone: TimeZone) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let cron = parser.parse(pattern.trim()).map_err(|error| error.to_string())?;
@@ -27,13 +26,11 @@ impl Schedule {
     }
 
     /// The first tick after `instant`.
-    #[must_use]
     pub fn next(&self, instant: Timestamp) -> Option<Timestamp> {
         self.cron.find_next_occurrence(&instant.to_zoned(self.zone.clone()), false).ok().map(|tick| tick.timestamp())
     }
 
     /// The last tick at or before `instant`: the same on every replica, whatever their clocks differ by.
-    #[must_use]
     pub fn last_due(&self, instant: Timestamp) -> Option<Timestamp> {
         self.cron.find_previous_occurrence(&instant.to_zoned(self.zone.clone()), true).ok().map(|tick| tick.timestamp())
     }

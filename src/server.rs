@@ -1,10 +1,10 @@
-//! The listener of the gRPC server: accepts connections within their limits, serves each, and drains them at the end.
+//! The listener of the treemap's port: accepts connections within their limits, serves each, and drains them at the end.
 //!
-//! It stands in the place of tonic's own transport, which has no limit on connections, waits for ever for a client that
-//! never speaks, and answers a deadline with CANCELLED. What a connection does is in [`connection`].
+//! It replaces tonic's own transport, which has no limit on connections, waits for ever for a client that
+//! never speaks, and answers a deadline with CANCELLED. One connection is [`connection`]'s; the port for ops is [`admin`]'s.
 
 pub mod admin;
-pub mod connection;
+mod connection;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,34 +15,39 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::connection::{Client, Room};
-use crate::{api::calls::Calls, config::Limits, metrics::Metrics, tls::listener::Tls};
+use self::connection::{Client, Place};
+use crate::{
+    api::calls::Calls,
+    config::Limits,
+    metrics::{Closed, Metrics},
+    tls::listener::Tls,
+};
 
-/// Connections beyond the limit that are told so in the protocol's own words, and whose health checks are answered. Beyond
-/// these too a connection is closed as it comes.
+/// Connections beyond the limit that are refused in the protocol's own words, and whose health checks are answered. Beyond
+/// these too a connection is closed as it arrives.
 const CROWD: usize = 256;
 /// The pause after a connection that could not be accepted: what is missing, file descriptors say, is not back at once.
-pub const RECOVERY: Duration = Duration::from_millis(100);
-/// Without another failure for so long, accepting works again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Accepting works again after this long without another failure.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A listener with all that a connection needs.
+/// A listener with all that its connections need.
 #[derive(Debug)]
 pub struct Server {
     /// Bound, and not yet accepting.
     pub listener: TcpListener,
-    /// Present when connections are to be private.
+    /// Present when connections are encrypted.
     pub tls: Option<Arc<Tls>>,
-    /// See there.
+    /// The limits on connections.
     pub limits: Limits,
-    /// What answers.
+    /// Answers calls.
     pub calls: Calls,
-    /// Where connections are counted.
+    /// Counts connections.
     pub metrics: Arc<Metrics>,
 }
 
 impl Server {
-    /// Accepts and serves connections until `stop` says so, then lets them end; gives the number of those that did not in time,
+    /// Accepts and serves connections until `stop`, then lets them end; gives the number of those that did not in time,
     /// and were cut.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> usize {
         let places = Arc::new(Semaphore::new(self.limits.connections));
@@ -57,14 +62,14 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    // One that gets through among many that do not ends nothing.
+                    // A single success among many failures ends nothing.
                     if last_error.take_if(|at| at.elapsed() > QUIET).is_some() {
-                        tracing::info!("connections are accepted again");
+                        tracing::info!("accepting connections again");
                     }
-                    if let Some(room) = room(&places, &crowd) {
-                        connections.spawn(self.client(peer, room, stop.clone()).serve(stream));
+                    if let Some(place) = place(&places, &crowd) {
+                        connections.spawn(self.client(peer, place, stop.clone()).serve(stream));
                     } else {
-                        self.metrics.closed("crowded");
+                        self.metrics.closed(Closed::Crowded);
                     }
                 }
                 // The client went away before we came to it.
@@ -72,9 +77,9 @@ impl Server {
                 Err(error) => {
                     self.metrics.accept_errors.inc();
                     if last_error.replace(Instant::now()).is_none() {
-                        tracing::error!("no connection can be accepted, and this is tried again: {error}");
+                        tracing::error!("cannot accept connections; retrying: {error}");
                     }
-                    tokio::time::sleep(RECOVERY).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -86,15 +91,15 @@ impl Server {
         let cut = connections.len();
         connections.shutdown().await;
         for _ in 0..cut {
-            self.metrics.closed("cut");
+            self.metrics.closed(Closed::Cut);
         }
         cut
     }
 
-    fn client(&self, peer: SocketAddr, room: Room, stop: watch::Receiver<bool>) -> Client {
+    fn client(&self, peer: SocketAddr, place: Place, stop: watch::Receiver<bool>) -> Client {
         Client {
             peer,
-            room,
+            place,
             stop,
             tls: self.tls.clone(),
             age: self.limits.connection_age,
@@ -105,9 +110,9 @@ impl Server {
 }
 
 /// A place for a connection: among the served, or else in the crowd.
-fn room(places: &Arc<Semaphore>, crowd: &Arc<Semaphore>) -> Option<Room> {
-    let place = |of: &Arc<Semaphore>| of.clone().try_acquire_owned().ok();
-    place(places)
-        .map(|permit| Room { crowded: false, _permit: permit })
-        .or_else(|| place(crowd).map(|permit| Room { crowded: true, _permit: permit }))
+fn place(places: &Arc<Semaphore>, crowd: &Arc<Semaphore>) -> Option<Place> {
+    let free = |of: &Arc<Semaphore>| of.clone().try_acquire_owned().ok();
+    free(places)
+        .map(|permit| Place { crowded: false, _permit: permit })
+        .or_else(|| free(crowd).map(|permit| Place { crowded: true, _permit: permit }))
 }

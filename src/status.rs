@@ -5,15 +5,15 @@ use std::{collections::HashMap, time::SystemTime};
 use jiff::{
     SignedDuration, Timestamp,
     civil::{Date, Weekday},
-    tz::TimeZone,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    config::{Clock, Tolerance},
+    config::Clock,
     migrate,
     postgres::{Session, error::DbError},
-    view::contents::{Contents, Refresh, View},
+    treemap::freshness::{Freshness, Tolerance, age},
+    view::contents::{Refresh, View},
 };
 
 /// All that `treemap status` tells.
@@ -34,8 +34,7 @@ pub struct Status {
 impl Status {
     /// Reads everything.
     ///
-    /// # Errors
-    /// The database is out of reach, or the role may not read what it has to.
+    /// Fails: the database is out of reach, or the role may not read what it has to.
     pub async fn read(session: &Session, tolerance: Tolerance, clock: &Clock) -> Result<Self, DbError> {
         let view = View::read(session).await?;
         let refreshes =
@@ -48,7 +47,7 @@ impl Status {
             // Named by the differences already.
             View::Missing | View::Foreign => {}
             View::Unpopulated => problems.push("the view was never filled; fill it with: treemap refresh".into()),
-            View::Populated(contents) => problems.extend(staleness(contents, tolerance)),
+            View::Populated(contents) => problems.extend(staleness(contents.freshness, tolerance)),
         }
         let now = Timestamp::now();
         let today = now.to_zoned(clock.zone.clone()).date();
@@ -59,7 +58,6 @@ impl Status {
     }
 
     /// The same for machines.
-    #[must_use]
     pub fn json(&self) -> Value {
         let contents = self.view.contents();
         let freshness = contents.map(|contents| contents.freshness).unwrap_or_default();
@@ -93,21 +91,23 @@ impl Status {
     }
 }
 
-fn staleness(contents: &Contents, tolerance: Tolerance) -> Vec<String> {
-    let (Some(refreshed), Some(data_date)) = (contents.freshness.last_refreshed, contents.freshness.data_date) else {
+fn staleness(freshness: Freshness, tolerance: Tolerance) -> Vec<String> {
+    let (Some(view_age), Some(data_age), Some(data_date)) =
+        (freshness.view_age(), freshness.data_age(), freshness.data_date)
+    else {
         return vec!["the view holds no stocks; load reports and a company list, then: treemap refresh".into()];
     };
     let allowed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+    let now = SystemTime::now();
     let mut stale = Vec::new();
-    let view_age = age(refreshed);
-    if view_age > allowed(tolerance.view) {
+    if now >= freshness.view_stale_from(tolerance) {
         stale.push(format!(
             "the view was last refreshed {} ago, and may be {} old; refresh it with: treemap refresh",
             words(view_age),
             words(allowed(tolerance.view))
         ));
     }
-    if let Some(data_age) = data_age(data_date).filter(|age| *age > allowed(tolerance.data)) {
+    if now >= freshness.data_stale_from(tolerance) {
         stale.push(format!(
             "the newest report is of {data_date}, {} ago, and may be {} old; load newer ones with: treemap load shorts",
             words(data_age),
@@ -117,28 +117,14 @@ fn staleness(contents: &Contents, tolerance: Tolerance) -> Vec<String> {
     stale
 }
 
-/// The time since `instant`.
-#[must_use]
-pub fn age(instant: Timestamp) -> SignedDuration {
-    Timestamp::try_from(SystemTime::now()).map_or(SignedDuration::ZERO, |now| now.duration_since(instant))
-}
-
-/// The time since the start of `date` in UTC.
-#[must_use]
-pub fn data_age(date: Date) -> Option<SignedDuration> {
-    date.to_zoned(TimeZone::UTC).ok().map(|day| age(day.timestamp()))
-}
-
 /// The weekdays after `date` until `today`, both in the exchange's zone. Public holidays are counted: nobody tells us of
 /// them.
-#[must_use]
 pub fn trading_days(date: Date, today: Date) -> usize {
     let days = date.series(jiff::ToSpan::days(1)).skip(1).take_while(|day| *day <= today);
     days.filter(|day| !matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday)).count()
 }
 
 /// A duration in its largest fitting unit, as a person would say it.
-#[must_use]
 pub fn words(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     match seconds {

@@ -1,4 +1,4 @@
-//! What the process tells about itself while it runs: logs, and traces where somebody collects them.
+//! Logs of the process, and traces where somebody collects them.
 //!
 //! Logs go to standard error, for people on a terminal and as JSON otherwise. Traces are sent when one of the standard variables
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; nothing of it is started otherwise.
@@ -36,17 +36,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// What was started, to be ended with the process.
+/// Logging and tracing, to be ended with the process.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    logs_json: bool,
 }
 
 impl Telemetry {
     /// Starts logging, and tracing when the environment asks for it.
     ///
-    /// # Errors
-    /// A filter or a variable that cannot be used.
+    /// Fails when a filter or a variable cannot be used.
     pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<Self> {
         let filter = EnvFilter::try_new(filter)
             .map_err(|error| anyhow::anyhow!("TREEMAP_LOG is {filter:?}: {error}; expected a level, as info"))?;
@@ -54,7 +54,8 @@ impl Telemetry {
         let filter = filter.add_directive("deadpool.postgres=off".parse()?);
         let terminal = std::io::stderr().is_terminal();
         let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-        let log = if format == LogFormat::Json || (format == LogFormat::Auto && !terminal) {
+        let logs_json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
+        let log = if logs_json {
             log.json().flatten_event(true).with_current_span(false).boxed()
         } else {
             log.with_ansi(terminal).boxed()
@@ -68,11 +69,15 @@ impl Telemetry {
                 .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TRACED))
         });
         Registry::default().with(log.with_filter(filter)).with(spans).init();
-        Ok(Self { traces })
+        Ok(Self { traces, logs_json })
+    }
+
+    /// Whether each line of the log is a JSON object.
+    pub const fn logs_json(&self) -> bool {
+        self.logs_json
     }
 
     /// Whether spans are collected.
-    #[must_use]
     pub const fn is_tracing(&self) -> bool {
         self.traces.is_some()
     }
@@ -113,7 +118,6 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
 }
 
 /// The span of a call, in the trace that its caller began (W3C `traceparent`).
-#[must_use]
 pub fn call_span(method: &Method, headers: &HeaderMap) -> Span {
     let name = format!("{}/{}", method.grpc_service, method.grpc_method);
     let span = tracing::info_span!(
@@ -138,7 +142,6 @@ pub fn call_ended(span: &Span, code: Code) {
 }
 
 /// The span of a step of a background task.
-#[must_use]
 pub fn step_span(step: &'static str) -> Span {
     tracing::info_span!(target: TRACED, "step", otel.name = step)
 }

@@ -10,15 +10,13 @@ use rustls::{
 };
 
 /// The cryptography, named wherever it is needed: a default of the process would be one more thing to be set in time.
-#[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
 /// The certificates of a PEM file, in its order.
 ///
-/// # Errors
-/// It cannot be read, or holds none.
+/// Fails: it cannot be read, or holds none.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
     match read() {
@@ -29,8 +27,7 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 
 /// The private key of a PEM file.
 ///
-/// # Errors
-/// It cannot be read, or holds none.
+/// Fails: it cannot be read, or holds none.
 pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
         pem::Error::NoItemsFound => format!("{} holds no unencrypted private key in PEM form", file.display()),

@@ -1,12 +1,15 @@
-//! What a valid request is: period, view mode and limit, parsed once at the edge. Inside, an invalid one cannot be
+//! What a valid request is: period, view mode and limit, parsed once at the edge. Inside, an invalid request cannot be
 //! written down. Source of the rules: the RPC's contract, section "Request".
 
+pub mod freshness;
+pub mod lists;
 pub mod model;
+pub mod read_model;
 
 /// A look-back period of the view, counted back from the anchor date (the newest report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Period {
-    /// Three months: the shortest the view holds, also the answer for a day, a week and a month.
+    /// Three months: the shortest that the view holds.
     ThreeMonths,
     /// Six months.
     SixMonths,
@@ -20,51 +23,44 @@ pub enum Period {
     Max,
 }
 
+/// Every period in order: its `period_name` in the view, and what a request may call it.
+const PERIODS: [(Period, &str, &[&str]); 6] = [
+    (Period::ThreeMonths, "3m", &["1D", "1W", "1M", "3M"]),
+    (Period::SixMonths, "6m", &["6M"]),
+    (Period::OneYear, "1y", &["1Y"]),
+    (Period::TwoYears, "2y", &["2Y"]),
+    (Period::FiveYears, "5y", &["5Y"]),
+    (Period::Max, "max", &["10Y", "MAX"]),
+];
+const DEFAULT_PERIOD: &str = "1M";
+const INVALID_PERIOD: &str = "invalid period format. Valid periods: 1D, 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y, 10Y, MAX";
+
 impl Period {
-    /// Every period, in the order in which [`Period::index`] counts.
-    pub const ALL: [Self; 6] =
+    /// Every period, shortest first.
+    pub const ALL: [Self; PERIODS.len()] =
         [Self::ThreeMonths, Self::SixMonths, Self::OneYear, Self::TwoYears, Self::FiveYears, Self::Max];
 
     /// The view's `period_name`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::ThreeMonths => "3m",
-            Self::SixMonths => "6m",
-            Self::OneYear => "1y",
-            Self::TwoYears => "2y",
-            Self::FiveYears => "5y",
-            Self::Max => "max",
-        }
+        PERIODS[self.index()].1
     }
 
     /// The place in [`Period::ALL`].
-    #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
     /// The period of a `period_name` of the view.
-    #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|period| period.name() == name)
     }
 
     fn parse(text: &str) -> Option<Self> {
-        const ACCEPTED: [(&str, Period); 10] = [
-            ("1D", Period::ThreeMonths),
-            ("1W", Period::ThreeMonths),
-            ("1M", Period::ThreeMonths),
-            ("3M", Period::ThreeMonths),
-            ("6M", Period::SixMonths),
-            ("1Y", Period::OneYear),
-            ("2Y", Period::TwoYears),
-            ("5Y", Period::FiveYears),
-            ("10Y", Period::Max),
-            ("MAX", Period::Max),
-        ];
-        let text = if text.is_empty() { "1M" } else { text };
-        ACCEPTED.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, period)| period)
+        let text = if text.is_empty() { DEFAULT_PERIOD } else { text };
+        PERIODS
+            .into_iter()
+            .find(|(_, _, accepted)| accepted.iter().any(|name| name.eq_ignore_ascii_case(text)))
+            .map(|(period, _, _)| period)
     }
 }
 
@@ -82,7 +78,6 @@ impl ViewMode {
     pub const ALL: [Self; 2] = [Self::CurrentChange, Self::PercentageChange];
 
     /// The number on the wire, and the place in [`ViewMode::ALL`].
-    #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -97,12 +92,11 @@ impl ViewMode {
 pub struct Limit(u16);
 
 impl Limit {
-    /// The most stocks per industry that can be asked for, and that the read model holds.
+    /// The most stocks per industry that a request may ask for, and that the model holds.
     pub const MAX: u16 = 500;
     const DEFAULT: u16 = 100;
 
     /// The number of stocks.
-    #[must_use]
     pub const fn get(self) -> usize {
         self.0 as usize
     }
@@ -128,7 +122,7 @@ pub struct Request {
     pub view_mode: ViewMode,
 }
 
-/// Why a request is refused: the field of the message, and the words of the contract.
+/// Why a request is invalid: the field of the message, and the contract's words for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidRequest {
@@ -141,19 +135,30 @@ pub struct InvalidRequest {
 impl Request {
     /// Checks the three fields of the message, defaults first, in the contract's order.
     ///
-    /// # Errors
-    /// The first field that is not acceptable.
+    /// Fails: the first field that is invalid.
     pub fn parse(period: &str, limit: i32, view_mode: i32) -> Result<Self, InvalidRequest> {
         Ok(Self {
-            period: Period::parse(period).ok_or(InvalidRequest {
-                field: "period",
-                message: "invalid period format. Valid periods: 1D, 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y, 10Y, MAX",
-            })?,
+            period: Period::parse(period).ok_or(InvalidRequest { field: "period", message: INVALID_PERIOD })?,
             limit: Limit::parse(limit)?,
             view_mode: ViewMode::parse(view_mode).ok_or(InvalidRequest {
                 field: "view_mode",
                 message: "invalid view mode. Valid modes: CURRENT_CHANGE, PERCENTAGE_CHANGE",
             })?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_periods_agrees_with_itself_and_with_the_message() {
+        for (place, (period, _, _)) in PERIODS.into_iter().enumerate() {
+            assert_eq!((period.index(), Period::ALL[place]), (place, period));
+        }
+        let accepted: Vec<_> = PERIODS.iter().flat_map(|(_, _, accepted)| accepted.iter().copied()).collect();
+        assert!(INVALID_PERIOD.ends_with(&format!(": {}", accepted.join(", "))));
+        assert!(accepted.contains(&DEFAULT_PERIOD));
     }
 }

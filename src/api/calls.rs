@@ -2,17 +2,20 @@
 
 use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
-use tonic::{Code, Status, body::Body};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic::{Code, body::Body};
 use tower_service::Service as _;
 use tracing::{Instrument, Span};
 
 use super::{
-    SERVICE_NAME, ShortedStocksServiceServer, TreemapService,
-    in_flight::{Call, Counted, Flight, Pace, code_of},
+    Treemap,
+    call::{Call, CallBody, code_of},
+    grpc::{SERVICE_NAME, ShortedStocksServiceServer},
+    in_flight::{CallsInFlight, InFlight, StallClock},
+    refusal::Refusal,
+    services::{Services, method_of},
 };
 use crate::{
     metrics::{Method, MethodMetrics, Metrics},
@@ -21,25 +24,18 @@ use crate::{
 
 /// Bytes of a request message; ours are some 20.
 const REQUEST: usize = 4 * 1024;
-/// When a client that came at a bad time should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const PATH: &str = "/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap";
 const TREEMAP: Method = Method { grpc_type: "unary", grpc_service: SERVICE_NAME, grpc_method: "GetIndustryTreeMap" };
 
-/// An answer on its way.
-pub type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-/// Answers the calls of other services than the treemap's: health and reflection.
-pub type Others = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
-
 /// Answers calls, over any number of connections.
 #[derive(Clone)]
 pub struct Calls {
-    treemap: ShortedStocksServiceServer<TreemapService>,
-    others: Others,
+    treemap: ShortedStocksServiceServer<Treemap>,
+    services: Services,
     /// Calls of the treemap at a time.
-    limit: i64,
+    limit: usize,
+    in_flight: Arc<CallsInFlight>,
     traced: bool,
     metrics: Arc<Metrics>,
     treemap_metrics: Arc<MethodMetrics>,
@@ -52,37 +48,40 @@ impl fmt::Debug for Calls {
 }
 
 impl Calls {
-    /// At most `limit` calls of the treemap are answered at a time; all others are never refused. With `traced`, each has a span.
-    #[must_use]
-    pub fn new(treemap: TreemapService, others: Others, limit: u32, traced: bool, metrics: Arc<Metrics>) -> Self {
+    /// At most `limit` calls of the treemap are answered at a time; others are never refused. With `traced`, each has a span.
+    pub fn new(treemap: Treemap, services: Services, limit: usize, traced: bool, metrics: Arc<Metrics>) -> Self {
         let treemap = ShortedStocksServiceServer::new(treemap).max_decoding_message_size(REQUEST);
         let treemap_metrics = Arc::new(metrics.method(&TREEMAP));
-        Self { treemap, others, limit: limit.into(), traced, metrics, treemap_metrics }
+        Self { treemap, services, limit, in_flight: Arc::default(), traced, metrics, treemap_metrics }
     }
 
-    /// The same over one connection, which is told from `pace` when its calls do not end. In a crowd, calls of the treemap are
-    /// refused.
-    #[must_use]
-    pub fn over(&self, pace: Arc<Pace>, crowded: bool) -> OverConnection {
-        OverConnection { calls: self.clone(), pace, crowded }
+    /// The calls of the treemap that are being answered.
+    pub fn in_flight(&self) -> Arc<CallsInFlight> {
+        self.in_flight.clone()
+    }
+
+    /// The same over one connection, whose calls `stalls` watches. When all places for connections are taken (`crowded`), calls of the
+    /// treemap are refused.
+    pub fn over_connection(&self, stalls: Arc<StallClock>, crowded: bool) -> CallsOverConnection {
+        CallsOverConnection { calls: self.clone(), stalls, crowded }
     }
 }
 
 /// [`Calls`] over one connection.
 #[derive(Debug, Clone)]
-pub struct OverConnection {
+pub struct CallsOverConnection {
     calls: Calls,
-    pace: Arc<Pace>,
+    stalls: Arc<StallClock>,
     crowded: bool,
 }
 
-impl hyper::service::Service<Request<Incoming>> for OverConnection {
-    type Response = Response<Counted>;
+impl hyper::service::Service<Request<Incoming>> for CallsOverConnection {
+    type Response = Response<CallBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Counted>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<CallBody>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Calls { mut treemap, others, limit, traced, metrics, treemap_metrics } = self.calls.clone();
+        let Calls { mut treemap, services, limit, in_flight, traced, metrics, treemap_metrics } = self.calls.clone();
         let is_treemap = request.uri().path() == PATH;
         let (method, counts) = if is_treemap {
             (TREEMAP, treemap_metrics)
@@ -92,59 +91,32 @@ impl hyper::service::Service<Request<Incoming>> for OverConnection {
             (method, counts)
         };
         let span = if traced { telemetry::call_span(&method, request.headers()) } else { Span::none() };
-        let mut call = Call::begin(counts, span.clone());
-        let mut refusal = None;
-        if is_treemap {
-            let flight = Flight::begin(metrics, self.pace.clone());
-            if self.crowded {
-                refusal = Some("this replica serves all the connections that it can");
-            } else if flight.others() >= limit {
-                refusal = Some("this replica answers all the calls that it can");
-            }
-            call.flies(flight);
-        }
+        let in_flight = is_treemap.then(|| InFlight::begin(in_flight, self.stalls.clone()));
+        let refusal = match &in_flight {
+            Some(_) if self.crowded => Some(Refusal::TooManyConnections),
+            Some(in_flight) if in_flight.others() >= limit => Some(Refusal::TooManyCalls),
+            _ => None,
+        };
+        let mut call = Call::begin(counts, span.clone(), in_flight);
         let answered = async move {
             let mut response = match refusal {
-                Some(why) => refuse(why),
+                Some(refusal) => refusal.status().into_http(),
                 None if is_treemap => within(deadline(request.headers()), treemap.call(request)).await,
-                None => others(request).await,
+                None => services.answer(request).await,
             };
-            let headers = response.headers_mut();
-            // tonic's word for a message that is too large; the protocol's is another.
-            if code_of(headers) == Some(Code::OutOfRange) {
-                headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
+            if code_of(response.headers()) == Some(Code::OutOfRange) {
+                // tonic's code for a message that is too large; the protocol's is another.
+                response = Refusal::TooLarge.status().into_http();
             }
-            call.ends_with(code_of(headers));
-            Ok(response.map(|body| Counted::new(body, call)))
+            call.ends_with(code_of(response.headers()));
+            Ok(response.map(|body| CallBody::new(body, call)))
         };
         // Boxed once; nothing is entered for a call that is not traced.
         if traced { Box::pin(answered.instrument(span)) } else { Box::pin(answered) }
     }
 }
 
-fn method_of(path: &str) -> Method {
-    let (grpc_type, grpc_service, grpc_method) = match path {
-        "/grpc.health.v1.Health/Check" => ("unary", "grpc.health.v1.Health", "Check"),
-        "/grpc.health.v1.Health/List" => ("unary", "grpc.health.v1.Health", "List"),
-        "/grpc.health.v1.Health/Watch" => ("server_stream", "grpc.health.v1.Health", "Watch"),
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
-            ("bidi_stream", "grpc.reflection.v1.ServerReflection", "ServerReflectionInfo")
-        }
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
-            ("bidi_stream", "grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo")
-        }
-        // What somebody made up does not become a label of ours.
-        _ => ("unary", "unknown", "unknown"),
-    };
-    Method { grpc_type, grpc_service, grpc_method }
-}
-
-fn refuse(why: &str) -> Response<Body> {
-    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
-    Status::with_error_details(Code::ResourceExhausted, why, details).into_http()
-}
-
-/// The answer, or that it did not come before the deadline.
+/// The answer, or a refusal when it did not come before the deadline.
 async fn within(
     deadline: Option<Duration>,
     answer: impl Future<Output = Result<Response<Body>, Infallible>>,
@@ -157,7 +129,7 @@ async fn within(
     match answered {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(()) => Status::deadline_exceeded("the deadline passed before the treemap could be answered").into_http(),
+        Err(()) => Refusal::DeadlinePassed.status().into_http(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Writes an answer's slices straight into tonic's buffer: the message is never built, and nothing is allocated per
-//! request but that buffer.
+//! Copies an answer's slices into tonic's buffer: the message is never built, and nothing but that buffer is allocated per
+//! request.
 
 use bytes::BufMut;
 use tonic::{
@@ -13,7 +13,7 @@ use crate::{proto::shorts::v1alpha1::GetIndustryTreeMapRequest, treemap::model::
 /// What tonic allocates at the start of a call: the answers that real traffic asks for (limit 8 and 10, 8 to 10 KB)
 /// fit without growing it.
 const BUFFER: usize = 12 * 1024;
-/// tonic's own default: when a stream of messages would be handed on. An answer is a single message.
+/// tonic's own default, for streams. An answer is a single message.
 const YIELD_THRESHOLD: usize = 32 * 1024;
 
 /// Decodes the request with prost; encodes an [`Answer`] by copying.

@@ -7,29 +7,32 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::config::address;
+use crate::config::{AdminAddress, ListenAddress};
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Ask a running server whether it is ready, for a container's HEALTHCHECK: exit code 0 when it is, 1 and why otherwise
+/// Ask a running server on this machine whether it is ready, for a container's HEALTHCHECK
+///
+/// The exit code is 0 when it is ready, 1 with the reason otherwise. Where the admin port is off, a server that accepts connections
+/// counts as ready.
 #[derive(Debug, clap::Args)]
 pub struct Healthcheck {
-    /// Where the server has its /readyz
-    #[arg(long, env = "TREEMAP_ADMIN_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    admin_addr: String,
+    #[command(flatten)]
+    admin: AdminAddress,
+    #[command(flatten)]
+    listen: ListenAddress,
 }
 
 impl Healthcheck {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let mut address =
-            address("TREEMAP_ADMIN_ADDR", &self.admin_addr, "127.0.0.1:8080").map_err(anyhow::Error::msg)?;
-        // Where a server listens on all addresses, this one is among them.
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
-        }
+        let Some(admin) = self.admin.read().map_err(anyhow::Error::msg)? else {
+            let address = on_this_machine(self.listen.read().map_err(anyhow::Error::msg)?);
+            TcpStream::connect_timeout(&address, ANSWER_WITHIN).with_context(|| format!("no answer from {address}"))?;
+            println!("accepts connections; TREEMAP_ADMIN_ADDR is off, so there is no /readyz to ask");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let address = on_this_machine(admin);
         let answer = ask(address).with_context(|| format!("no answer from http://{address}/readyz"))?;
         if !answer.starts_with("HTTP/1.1 200") {
             bail!("{}", answer.split("\r\n\r\n").nth(1).unwrap_or(&answer).trim());
@@ -39,9 +42,19 @@ impl Healthcheck {
     }
 }
 
+/// A server that listens on all addresses listens on this one too.
+fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
 fn ask(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     write!(stream, "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(64 * 1024).read_to_string(&mut answer)?;

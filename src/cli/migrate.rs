@@ -21,7 +21,7 @@ impl Migrate {
         if self.down {
             migrate::down(&session).await?;
             println!(
-                "rolled back 004: the view, its refresh log and its functions are gone; the source tables are untouched"
+                "rolled back: the view, its refresh log and its functions are gone; the source tables are untouched"
             );
             return Ok(ExitCode::SUCCESS);
         }
@@ -36,7 +36,7 @@ impl Migrate {
             return Ok(ExitCode::FAILURE);
         } else {
             migrate::up(&session).await?;
-            println!("migrated: 001_source_tables, 004_treemap_materialized_view");
+            println!("migrated: {}", migrate::names().join(", "));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -37,7 +37,7 @@ impl Serve {
         let app = App::build(config, traced).await?;
         tokio::select! {
             ran = app.run_until(async { stop.await.unwrap_or(Stop::Now) }) => ran.map(|()| ExitCode::SUCCESS),
-            _ = signals => bail!("cut short by a second signal: calls in flight were not waited for"),
+            _ = signals => bail!("stopped by a second signal: calls in flight were cut"),
         }
     }
 }

@@ -4,7 +4,8 @@ use super::table;
 use crate::{
     config::{Clock, DatabaseArgs, ScheduleArgs, ToleranceArgs},
     postgres::Session,
-    status::{Status as State, age, data_age, words},
+    status::{Status as State, words},
+    treemap::freshness::age,
     view::contents::{Contents, Refresh, View},
 };
 
@@ -98,7 +99,7 @@ pub fn summary(view: &View) -> [(&'static str, String); 6] {
             "data date",
             of(&|contents| {
                 let date = contents.freshness.data_date?;
-                Some(format!("{date}, {} ago", words(data_age(date)?)))
+                Some(format!("{date}, {} ago", words(contents.freshness.data_age()?)))
             }),
         ),
         (

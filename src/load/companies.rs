@@ -33,8 +33,7 @@ pub struct Loaded {
 impl Companies {
     /// Reads a list.
     ///
-    /// # Errors
-    /// Why none of it can be loaded.
+    /// Fails: why none of it can be loaded.
     pub fn read(path: &Path) -> Result<Self, Refused> {
         std::fs::read(path)
             .map_err(|error| error.to_string())
@@ -85,8 +84,7 @@ impl Companies {
     /// Puts the companies into the table, in one transaction. Columns that are not of the list keep what they hold, and
     /// no unique index is needed.
     ///
-    /// # Errors
-    /// The database fails; nothing is changed then.
+    /// Fails: the database fails; nothing is changed then.
     pub async fn load(&self, session: &Session) -> Result<Loaded, DbError> {
         let codes: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let names: Vec<&str> = self.0.values().map(|(name, _)| name.as_str()).collect();

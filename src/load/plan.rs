@@ -22,7 +22,6 @@ pub struct Plan {
 impl Plan {
     /// Looks through files and folders. In a folder, and the folders in it, whatever is not named like a report is
     /// passed over: reports lie among other files.
-    #[must_use]
     pub fn of(paths: &[PathBuf]) -> Self {
         let mut plan = Self::default();
         for path in paths {
@@ -36,7 +35,6 @@ impl Plan {
     }
 
     /// How many reports were found.
-    #[must_use]
     pub fn files(&self) -> usize {
         self.dates.values().map(Vec::len).sum()
     }

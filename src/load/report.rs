@@ -29,7 +29,6 @@ pub struct ReportName {
 
 impl ReportName {
     /// Reads a file name; `None` when it is not that of a report.
-    #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         let middle = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
         let (date, revision) = middle.split_once('-')?;
@@ -41,7 +40,6 @@ impl ReportName {
     }
 
     /// The file name of a report.
-    #[must_use]
     pub fn file_name(&self) -> String {
         format!("{PREFIX}{}-{:03}{SUFFIX}", self.date.strftime("%Y%m%d"), self.revision)
     }
@@ -50,8 +48,6 @@ impl ReportName {
 /// The rows of one report, ready for `COPY shorts FROM STDIN (FORMAT csv)`.
 #[derive(Debug)]
 pub struct Report {
-    /// The day that they replace.
-    pub date: Date,
     /// How many there are; never none.
     pub rows: usize,
     /// Lines of the columns of `shorts` in order; an empty field is NULL.
@@ -61,8 +57,7 @@ pub struct Report {
 impl Report {
     /// Reads a whole report.
     ///
-    /// # Errors
-    /// Why none of it can be loaded: the row, what is there, what was expected.
+    /// Fails: why none of it can be loaded: the row, what is there, what was expected.
     pub fn parse(date: Date, bytes: &[u8]) -> Result<Self, String> {
         let text = decode(bytes)?;
         let first_line = text.lines().next().unwrap_or_default();
@@ -109,7 +104,7 @@ impl Report {
             return Err("the report has a header and no rows; loading it would only delete the day".into());
         }
         let copy = copy.into_inner().map_err(|error| error.to_string())?;
-        Ok(Self { date, rows, copy })
+        Ok(Self { rows, copy })
     }
 }
 

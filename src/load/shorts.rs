@@ -51,8 +51,7 @@ struct Batch {
 
 /// Loads what `plan` found, and tells `progress` after each batch how many files are done.
 ///
-/// # Errors
-/// The database fails. Batches that were committed stay: each holds whole dates.
+/// Fails: the database fails. Batches that were committed stay: each holds whole dates.
 pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize, &Loaded)) -> anyhow::Result<Loaded> {
     let mut loaded = Loaded { refused: plan.refused, ..Loaded::default() };
     // One batch is waiting while one is written: reading never runs further ahead.

@@ -5,8 +5,7 @@ use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 
 /// Decodes to lines that end with LF: UTF-16 and UTF-8 with a byte order mark, UTF-8 without, and else Windows-1252, which Excel writes.
 ///
-/// # Errors
-/// The file is empty, or no text.
+/// Fails: the file is empty, or no text.
 pub fn decode(bytes: &[u8]) -> Result<String, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());

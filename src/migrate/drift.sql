@@ -1,6 +1,6 @@
 -- What differs between this database and the migrations of this binary, as sentences; no row when nothing does.
--- $1: the view's definition; $2 to $4: the bodies of refresh_treemap_data, get_treemap_data and treemap_source_state, as
--- migration 004 has them.
+-- $1: the view's definition; $2 to $4: the bodies of refresh_treemap_data, get_treemap_data and treemap_source_state, each as the
+-- newest migration that defines it has it.
 WITH source (relation, columns) AS (
     VALUES ('public.shorts', ARRAY['DATE', 'PRODUCT', 'PRODUCT_CODE', 'REPORTED_SHORT_POSITIONS', 'TOTAL_PRODUCT_IN_ISSUE',
             'PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS']),

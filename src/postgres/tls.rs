@@ -97,7 +97,7 @@ impl Settings {
                     private_key(key).map_err(|problem| format!("has an sslkey that cannot be used: {problem}"))?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| format!("has an sslcert and an sslkey that do not fit: {error}"))?
+                    .map_err(|error| format!("has an sslcert and an sslkey that do not belong together: {error}"))?
             }
             _ => return Err("has only one of sslcert and sslkey; set both".into()),
         };

@@ -1,9 +1,9 @@
-//! Connection strings: as people have them, with our bounds, and never printed whole.
+//! Connection strings: as people have them, with our time limits, and never printed whole.
 
 mod host;
 mod text;
 
-use std::{fmt, fs, path::PathBuf};
+use std::fmt;
 
 use tokio_postgres::{
     Config,
@@ -14,23 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use self::host::Host;
 use super::tls::{self, Mode};
 
-/// A connection string that `Debug` does not show.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A checked connection string with our bounds on connecting. Prints the target, never user or password.
+/// A checked connection string with our time limits. Prints the target, never user or password.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     /// One per host, to be tried in turn.
@@ -40,15 +24,14 @@ pub struct DatabaseUrl {
     target: String,
 }
 
-/// What other libraries read in a connection string, and means nothing here: statements are unnamed anyway, and the pool
+/// What other libraries read in a connection string, and has no meaning here: statements are unnamed anyway, and the pool
 /// has its size.
 const MEANINGLESS: [&str; 4] = ["pgbouncer", "connection_limit", "pool_timeout", "supa"];
 
 impl DatabaseUrl {
     /// Reads a URL or a `key=value` string, and the files that it names; white space around it is ignored.
     ///
-    /// # Errors
-    /// What is wrong with it, without quoting it.
+    /// Fails: what is wrong with it, without quoting it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let pairs = text::pairs(text).ok_or(
             "is not a connection string; expected postgres://user:password@host:5432/database, \
@@ -96,25 +79,21 @@ impl DatabaseUrl {
     }
 
     /// What the driver connects with, host by host.
-    #[must_use]
     pub fn hosts(&self) -> &[Config] {
         &self.hosts
     }
 
-    /// How the driver makes a connection private.
-    #[must_use]
+    /// How the driver encrypts a connection.
     pub const fn tls(&self) -> &MakeRustlsConnect {
         &self.tls
     }
 
-    /// Whether whoever answers is believed to be Postgres: asked for with `sslmode=require`.
-    #[must_use]
+    /// Whether any server that answers is trusted: asked for with `sslmode=require`.
     pub fn is_unverified(&self) -> bool {
         self.mode == Mode::Require
     }
 
     /// The same, but only where writing is allowed: of several hosts, the primary.
-    #[must_use]
     pub fn primary(mut self) -> Self {
         for host in &mut self.hosts {
             host.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -123,8 +102,8 @@ impl DatabaseUrl {
     }
 }
 
-/// Words for what the driver does not take. Its own may hold a piece of a password that was cut at the wrong place: only
-/// the name of an option is worth the risk, for it stands before any value.
+/// Words for what the driver refuses. The driver's may hold a piece of a password that was cut at the wrong place; only
+/// the name of an option is safe, for it stands before any value.
 fn refused(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     if let Some(name) = cause.strip_prefix("unknown option ") {
@@ -152,26 +131,6 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// A connection string from a setting or from the file that its twin names.
-pub fn url_of(setting: &str, text: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<DatabaseUrl>, String> {
-    let text = text.map(|secret| secret.0.clone()).filter(|text| !text.trim().is_empty());
-    let text = match (text, file) {
-        (Some(_), Some(_)) => return Err(format!("{setting} and {setting}_FILE are both set; set one of them")),
-        (Some(text), None) => text,
-        (None, None) => return Ok(None),
-        (None, Some(file)) => fs::read_to_string(file)
-            .map_err(|error| format!("{setting}_FILE names {}, which cannot be read: {error}", file.display()))?,
-    };
-    let url = DatabaseUrl::parse(&text).map_err(|problem| format!("{setting} {problem}"))?;
-    if url.is_unverified() {
-        tracing::warn!(
-            "{setting} says sslmode=require: what is sent is encrypted, but whoever answers is believed to be Postgres; \
-             sslmode=verify-full verifies it, with sslrootcert=FILE for a CA of your own"
-        );
-    }
-    Ok(Some(url))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +150,35 @@ mod tests {
             let problem = DatabaseUrl::parse(text).expect_err(text);
             assert!(!problem.contains("hunter2"), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn every_connection_string_in_the_docs_is_one() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pages = std::fs::read_dir(root.join("docs")).unwrap().map(|page| page.unwrap().path());
+        let mut found = 0;
+        for page in pages.chain([root.join("README.md")]) {
+            let text = std::fs::read_to_string(&page).unwrap();
+            let urls = text
+                .split(|end: char| end.is_whitespace() || "`()".contains(end))
+                .map(|word| word.split_once("postgres://").map(|(_, rest)| format!("postgres://{rest}")));
+            let keywords = text.lines().map(str::trim).map(|line| line.starts_with("host=").then(|| line.to_owned()));
+            for example in urls.chain(keywords).flatten().filter(|example| !example.contains("...")) {
+                match DatabaseUrl::parse(example.trim_end_matches([',', ';', '.', ':'])) {
+                    Ok(_) => {}
+                    // The file is the reader's.
+                    Err(problem) => {
+                        assert!(
+                            problem.contains("sslrootcert that cannot be used"),
+                            "{}: {example}: {problem}",
+                            page.display()
+                        );
+                    }
+                }
+                found += 1;
+            }
+        }
+        assert!(found >= 4, "{found}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Decides when the view is refreshed: at each tick of the schedule, for a tick that was missed, and when the source tables
-//! have changed. How often that comes to a refresh over all replicas, Postgres decides: `refresh_treemap_data()` runs once per
+//! When the view is refreshed: at each tick of the schedule, for a tick that was missed, and when the source tables
+//! have changed. How often that is one refresh over all replicas, Postgres decides: `refresh_treemap_data()` refreshes once per
 //! tick and once per change.
 
 use std::{sync::Arc, time::Duration};
@@ -10,21 +10,22 @@ use tracing::Instrument;
 
 use super::{Outcome, Reason, refresh_once};
 use crate::{
-    config::{Policy, Sources},
-    metrics::Metrics,
+    config::{RefreshConfig, SourceConfig},
+    metrics::{Metrics, RefreshResult},
     postgres::{
         Db,
         error::{DbError, Kind},
     },
-    retry::{Trouble, backoff::Backoff},
+    retry::{FailureLog, backoff::Backoff},
     telemetry::step_span,
     view::last_refreshed,
 };
 
 /// The longest sleep: a clock that was set, or a machine that slept, is noticed this soon.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// A look reads two counters and a row of the log.
-const LOOK: Duration = Duration::from_secs(5);
+/// Reads two counters and a row of the log.
+const SOURCE_STATE_WITHIN: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A change of the source that no refresh has seen yet.
 #[derive(Debug, PartialEq)]
@@ -34,60 +35,66 @@ struct Change {
     last_changed: Instant,
 }
 
-/// Refreshes by `policy` for ever, signing the log as `who`. A failed step is told once per cause, and tried again.
-/// `primary` is where it is done and looked at: a standby knows of no changes.
-pub async fn keep_fresh(primary: Db, policy: Policy, who: String, mut trouble: Trouble, metrics: Arc<Metrics>) {
-    let mut refresher =
-        Refresher { primary, policy, who, metrics, handled: None, change: None, next_look: Instant::now() };
-    let mut backoff = Backoff::new(Duration::from_millis(500), Kind::TimedOut.longest_pause());
+/// Refreshes as `config` says, for ever, and signs the log as `who`. A failed step is logged once per cause, and retried.
+/// `primary` is where it refreshes and looks: a standby has no counters of changes.
+pub async fn keep_fresh(
+    primary: Db,
+    config: RefreshConfig,
+    who: String,
+    mut failures: FailureLog,
+    metrics: Arc<Metrics>,
+) {
+    let mut schedule =
+        Refreshes { primary, config, who, metrics, last_handled: None, change: None, next_look: Instant::now() };
+    let mut backoff = Backoff::new(FIRST_PAUSE);
+    let log = |words: &str| tracing::error!("cannot keep the view fresh; retrying: {words}");
     loop {
-        let pause = match refresher.step().await {
+        failures.attempt(log);
+        let pause = match schedule.step().await {
             Ok(()) => {
-                if let Some(ended) = trouble.over() {
-                    tracing::info!(seconds = ended.seconds, failed = ended.failed, "refreshes work again");
+                if let Some(ended) = failures.succeeded() {
+                    tracing::info!(seconds = ended.seconds, failed = ended.attempts, "refreshes work again");
                 }
                 backoff.reset();
-                refresher.pause(Timestamp::now())
+                schedule.pause(Timestamp::now())
             }
             Err(error) => {
-                refresher.metrics.refresh("failed");
-                if let Some(words) = trouble.met(&error).await {
-                    tracing::error!("the view is not refreshed, and this is tried again: {words}");
-                }
-                backoff.pause().min(error.kind.longest_pause())
+                schedule.metrics.refresh(RefreshResult::Failed);
+                failures.failed(&error, log);
+                backoff.pause(error.kind.longest_pause())
             }
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-struct Refresher {
+struct Refreshes {
     primary: Db,
-    policy: Policy,
+    config: RefreshConfig,
     who: String,
     metrics: Arc<Metrics>,
     /// The last tick that needs nothing more.
-    handled: Option<Timestamp>,
+    last_handled: Option<Timestamp>,
     change: Option<Change>,
     next_look: Instant,
 }
 
-impl Refresher {
+impl Refreshes {
     /// Does what is due now.
     async fn step(&mut self) -> Result<(), DbError> {
-        if let Some(due) = self.policy.schedule.as_ref().and_then(|schedule| schedule.last_due(Timestamp::now()))
-            && self.handled < Some(due)
+        if let Some(due) = self.config.schedule.as_ref().and_then(|schedule| schedule.last_due(Timestamp::now()))
+            && self.last_handled < Some(due)
         {
-            // At the start, a tick that came while nobody was there counts only if the view is older.
-            if self.handled.is_some() || self.view_is_older_than(due).await? {
+            // At the start, a tick of an earlier time counts only if the view is older.
+            if self.last_handled.is_some() || self.view_is_older_than(due).await? {
                 self.refresh(Reason::Tick(due)).await?;
             }
-            self.handled = Some(due);
+            self.last_handled = Some(due);
         }
-        if let Some(sources) = self.policy.sources
+        if let Some(sources) = self.config.sources
             && self.next_look <= Instant::now()
         {
-            if self.change_is_ripe(sources).await? {
+            if self.change_is_due(sources).await? {
                 self.refresh(Reason::SourceChanged).await?;
                 self.change = None;
             }
@@ -98,9 +105,9 @@ impl Refresher {
 
     /// How long nothing is due.
     fn pause(&self, now: Timestamp) -> Duration {
-        let next_tick = self.policy.schedule.as_ref().and_then(|schedule| schedule.next(now));
+        let next_tick = self.config.schedule.as_ref().and_then(|schedule| schedule.next(now));
         let until_tick = next_tick.and_then(|tick| Duration::try_from(tick.duration_since(now)).ok());
-        let until_look = self.policy.sources.map(|_| self.next_look.saturating_duration_since(Instant::now()));
+        let until_look = self.config.sources.map(|_| self.next_look.saturating_duration_since(Instant::now()));
         [until_tick, until_look].into_iter().flatten().fold(LONGEST_SLEEP, Duration::min)
     }
 
@@ -108,7 +115,8 @@ impl Refresher {
         let session = self.primary.session("refresh the view").await?;
         match refresh_once(&session, reason, Some(&self.who)).instrument(step_span("refresh")).await? {
             Outcome::Refreshed { rows, data_date, seconds } => {
-                self.metrics.refreshed(seconds);
+                self.metrics.refresh(RefreshResult::Refreshed);
+                self.metrics.refresh_took(seconds);
                 let why = match reason {
                     Reason::Tick(tick) => format!("for the tick of {tick}"),
                     Reason::SourceChanged => "because its source has changed".into(),
@@ -118,7 +126,7 @@ impl Refresher {
                 tracing::info!(rows, data_date, seconds, "refreshed the view {why}");
             }
             Outcome::AlreadyDone => {
-                self.metrics.refresh("already_done");
+                self.metrics.refresh(RefreshResult::AlreadyDone);
                 tracing::debug!(?reason, "another replica has refreshed the view");
             }
         }
@@ -134,13 +142,13 @@ impl Refresher {
         }
     }
 
-    /// Looks at the source, and tells whether a change has waited long enough.
-    async fn change_is_ripe(&mut self, sources: Sources) -> Result<bool, DbError> {
+    /// Looks at the source; true when a change of it has waited long enough.
+    async fn change_is_due(&mut self, sources: SourceConfig) -> Result<bool, DbError> {
         const STATEMENT: &str = "SELECT public.treemap_source_state(), \
             (SELECT source_state FROM public.treemap_refreshes ORDER BY id DESC LIMIT 1)";
         let mut states: (Option<String>, Option<String>) = (None, None);
         self.primary
-            .rows("look at the source tables", LOOK, STATEMENT, &[], |row| {
+            .rows("look at the source tables", SOURCE_STATE_WITHIN, STATEMENT, &[], |row| {
                 states = (row.try_get(0)?, row.try_get(1)?);
                 Ok(())
             })

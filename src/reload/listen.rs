@@ -1,7 +1,7 @@
-//! Hears `NOTIFY treemap_refreshed` on a connection of its own, and says that the view may have changed.
+//! Receives `NOTIFY treemap_refreshed` on a connection of its own, and wakes the loop that reloads.
 //!
-//! LISTEN is believed only once a notification of our own has come back: through a transaction pooler it succeeds and
-//! never delivers. Until then, and whenever the connection is lost, the poll of `reload` does the same work, later.
+//! LISTEN counts as working only once a notification has arrived: through a transaction pooler it succeeds and never delivers.
+//! Until then, and whenever the connection is lost, the poll of `reload` does the same work, later.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,57 +9,69 @@ use tokio::{
     sync::{Notify, mpsc},
     time::timeout,
 };
-use tokio_postgres::{AsyncMessage, Client, types::Type};
+use tokio_postgres::{
+    AsyncMessage, Client,
+    types::{ToSql, Type},
+};
 
 use crate::{
     metrics::Metrics,
     postgres::{
-        Db,
+        Db, Session,
         connect::{Wire, connect},
         error::{DbError, Kind},
         url::DatabaseUrl,
     },
-    retry::{Ended, Trouble, backoff::Backoff},
+    retry::{Ended, FailureLog, backoff::Backoff},
 };
 
 /// The channel that `refresh_treemap_data()` notifies.
 const CHANNEL: &str = "treemap_refreshed";
+/// The payload of a notification that only proves that LISTEN works.
+const PROOF: &str = "proof";
 const DOING: &str = "listen for refreshes";
 /// How long LISTEN, our own notification and a heartbeat may take each.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How often the session is asked whether it still listens: a half-open connection shows no other way.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How often the session is asked whether it still listens: nothing else reveals a half-open connection.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long a LISTEN that does not deliver is left alone: only a new configuration mends it, and each try leaves its mark on a
+/// The pause after a LISTEN that does not deliver: only a new configuration mends it, and each try leaves its mark on a
 /// connection of the pooler.
 const NOT_DELIVERING: Duration = Duration::from_secs(600);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Listens for ever, and tells `changed` after each notification, after each new beginning, and when the connection is
-/// lost: what happens in between is not heard. `url` has to be that of a primary: a standby has no notifications.
+/// Listens for ever, and wakes `changed` after each notification, at each new start, and when the connection is
+/// lost: what happens in between is not received. `url` has to be that of a primary: a standby has no notifications.
 /// `primary` is where our own are sent.
-pub async fn listen(url: DatabaseUrl, primary: Db, changed: Arc<Notify>, mut trouble: Trouble, metrics: Arc<Metrics>) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+pub async fn listen(
+    url: DatabaseUrl,
+    primary: Db,
+    changed: Arc<Notify>,
+    mut failures: FailureLog,
+    metrics: Arc<Metrics>,
+) {
+    let mut backoff = Backoff::new(FIRST_PAUSE);
+    let log = |words: &str| tracing::warn!("LISTEN does not work; polling for refreshes: {words}");
     loop {
+        failures.attempt(log);
         let end = session(&url, &primary, &changed, || {
             metrics.listener_up.set(1);
             backoff.reset();
-            trouble.over()
+            failures.succeeded()
         })
         .await;
         metrics.listener_up.set(0);
-        if let Some(words) = trouble.met(&end).await {
-            tracing::warn!("refreshes are noticed by polling only: {words}");
-        }
+        failures.failed(&end, log);
         let pause = match end.kind {
-            // It passes.
-            Kind::Unreachable | Kind::TimedOut => backoff.pause().min(Duration::from_secs(10)),
             Kind::NotDelivered => NOT_DELIVERING,
-            _ => backoff.pause(),
+            // It passes by itself.
+            Kind::TimedOut => backoff.pause(Kind::Unreachable.longest_pause()),
+            kind => backoff.pause(kind.longest_pause()),
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// One connection, from its beginning to its end; and why that came. `delivers` is told once it does.
+/// One connection, from its start to its end; gives the reason of the end. Calls `delivers` once LISTEN has proven to work.
 async fn session(
     url: &DatabaseUrl,
     primary: &Db,
@@ -70,25 +82,30 @@ async fn session(
         Ok(connected) => connected,
         Err(error) => return error,
     };
-    let proof = format!("proof {:016x}", fastrand::u64(..));
-    let (heard_proof, mut proof_heard) = mpsc::channel(1);
+    let (proven, mut proof) = mpsc::channel(1);
     // The connection is polled by nobody else and waits for nothing: a listener that lags behind holds back vacuum.
-    let hearing = hear(connection, changed, &proof, &heard_proof);
+    let receiving = receive(connection, changed, &proven);
     let asking = async {
         ask(url, client.batch_execute(&format!("LISTEN {CHANNEL}"))).await?;
-        // Sent over another connection: on this one a pooler could hand it back by the way.
-        notify(primary, &proof).await?;
-        if timeout(PATIENCE, proof_heard.recv()).await.is_err() {
-            return Err(not_delivered(url));
+        tokio::select! {
+            // Any notification is a proof; that of a running refresh comes while its connection is not free for ours.
+            biased;
+            Some(()) = proof.recv() => {}
+            session = primary.session_when_free("notify") => {
+                notify(&session?).await?;
+                if timeout(ANSWER_WITHIN, proof.recv()).await.is_err() {
+                    return Err(not_delivered(url));
+                }
+            }
         }
-        let silent_seconds = delivers().map(|ended| ended.seconds);
-        tracing::info!(silent_seconds, "listening for refreshes");
+        let down_seconds = delivers().map(|ended| ended.seconds);
+        tracing::info!(down_seconds, "listening for refreshes");
         changed.notify_one();
         heartbeat(&client, url).await
     };
     let end = tokio::select! {
         Err(end) = asking => end,
-        error = hearing => match error {
+        error = receiving => match error {
             Some(error) => DbError::new(DOING, &error).at(url),
             None => DbError::of_kind(Kind::Unreachable, DOING, "the connection was closed").at(url),
         },
@@ -97,38 +114,41 @@ async fn session(
     end
 }
 
+/// Sends a notification over the connection that refreshes: over the listener's own a pooler could deliver it by chance.
+async fn notify(session: &Session) -> Result<(), DbError> {
+    const STATEMENT: &str = "SELECT pg_notify($1, $2)";
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&CHANNEL, Type::TEXT), (&PROOF, Type::TEXT)];
+    session.rows("notify", ANSWER_WITHIN, STATEMENT, &parameters, |_| Ok(())).await
+}
+
 fn not_delivered(url: &DatabaseUrl) -> DbError {
     DbError::of_kind(Kind::NotDelivered, DOING, "LISTEN succeeds and delivers nothing, as through a transaction pooler")
         .at(url)
 }
 
-/// A statement of ours, within our patience.
+/// A statement of ours, within its time.
 async fn ask<T>(
     url: &DatabaseUrl,
     statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, DbError> {
-    match timeout(PATIENCE, statement).await {
+    match timeout(ANSWER_WITHIN, statement).await {
         Ok(answer) => answer.map_err(|error| DbError::new(DOING, &error).at(url)),
         Err(_) => Err(DbError::of_kind(Kind::Unreachable, DOING, "no answer in time").at(url)),
     }
 }
 
-/// Reads the connection until it ends; `None` when the server closed it without a word.
-async fn hear(
-    mut connection: Wire,
-    changed: &Notify,
-    proof: &str,
-    heard_proof: &mpsc::Sender<()>,
-) -> Option<tokio_postgres::Error> {
+/// Reads the connection until it ends; `None` when the server closed it without an error.
+async fn receive(mut connection: Wire, changed: &Notify, proven: &mpsc::Sender<()>) -> Option<tokio_postgres::Error> {
     loop {
         match std::future::poll_fn(|context| connection.poll_message(context)).await? {
-            Ok(AsyncMessage::Notification(notification)) => match notification.payload() {
-                own if own == proof => drop(heard_proof.try_send(())),
-                // Another replica's: it wanted to know whether it is heard.
-                other if other.starts_with("proof ") => {}
-                // Many at once are one: `changed` remembers that there was any.
-                _ => changed.notify_one(),
-            },
+            Ok(AsyncMessage::Notification(notification)) => {
+                let _ = proven.try_send(());
+                // A proof, ours or another replica's, says nothing of the view.
+                if !notification.payload().starts_with(PROOF) {
+                    // Many at once are one: `changed` remembers that there was any.
+                    changed.notify_one();
+                }
+            }
             Ok(_) => {}
             Err(error) => return Some(error),
         }
@@ -144,11 +164,4 @@ async fn heartbeat(client: &Client, url: &DatabaseUrl) -> Result<(), DbError> {
             return Err(not_delivered(url));
         }
     }
-}
-
-async fn notify(primary: &Db, payload: &str) -> Result<(), DbError> {
-    const STATEMENT: &str = "SELECT pg_notify($1, $2)";
-    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-        [(&CHANNEL, Type::TEXT), (&payload, Type::TEXT)];
-    primary.rows("notify", PATIENCE, STATEMENT, &parameters, |_| Ok(())).await
 }

@@ -1,8 +1,10 @@
-//! The port for those who run the service: `/livez` (the process runs; no database in it), `/readyz` (a model is loaded and we are
-//! not stopping; says why not), `/metrics`. Apart from the gRPC port, so that what happens there does not keep anybody from looking.
+//! The port for ops: `/livez` (the process runs; no database in it), `/readyz` (a model is loaded and we are
+//! not stopping; with the reason), `/metrics`. Apart from the treemap's port, so that what happens there keeps nobody from looking.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,24 +16,38 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
-use super::RECOVERY;
-use crate::{metrics::Metrics, postgres::Db, treemap::model::ReadModel};
+use super::ACCEPT_PAUSE;
+use crate::{
+    api::in_flight::CallsInFlight,
+    metrics::{Metrics, State},
+    postgres::Db,
+    treemap::read_model::ReadModel,
+};
 
-/// Connections at a time; a probe and a scraper need two.
+/// Connections at a time; a probe and a scraper need two. When all are taken the oldest gives way: a probe is answered, whatever
+/// others do.
 const CONNECTIONS: usize = 64;
-/// How long a connection lives: a request and its answer take some milliseconds.
-const LIFETIME: Duration = Duration::from_secs(10);
+/// How long a connection may be idle, and the head of a request may take: longer than the usual interval of a scraper.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long a connection lives before it is asked to close after the answer that it is in, and how long that may take.
+const LIFETIME: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(10));
 
-/// What can be asked.
+/// What can be asked for.
 #[derive(Debug)]
 pub struct Admin {
     /// Whether there is a model, and which.
     pub read_model: Arc<ReadModel>,
-    /// Set once the signal to stop has come.
+    /// Set once the signal to stop has arrived.
     pub stopping: Arc<AtomicBool>,
-    /// What is shown.
+    /// The calls that are being answered.
+    pub in_flight: Arc<CallsInFlight>,
+    /// The counters.
     pub metrics: Arc<Metrics>,
     /// The connections to Postgres, by name.
     pub pools: [(&'static str, Db); 2],
@@ -40,30 +56,39 @@ pub struct Admin {
 /// Answers on `listener` for ever.
 pub async fn serve(admin: Admin, listener: TcpListener) {
     let admin = Arc::new(admin);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut oldest_first = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
-            // The other listener tells of it.
-            tokio::time::sleep(RECOVERY).await;
+            // The other listener logs it.
+            sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let admin = admin.clone();
-        connections.spawn(async move {
-            let _place = place;
-            let service = service_fn(|request| {
-                let response = admin.answer(&request);
-                async { Ok::<_, Infallible>(response) }
-            });
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(LIFETIME).max_buf_size(16 * 1024);
-            let _ = timeout(LIFETIME, http.serve_connection(TokioIo::new(stream), service)).await;
-        });
+        oldest_first.retain(|connection: &tokio::task::AbortHandle| !connection.is_finished());
+        if oldest_first.len() >= CONNECTIONS
+            && let Some(oldest) = oldest_first.pop_front()
+        {
+            oldest.abort();
+        }
+        oldest_first.push_back(connections.spawn(serve_connection(admin.clone(), stream)));
+    }
+}
+
+async fn serve_connection(admin: Arc<Admin>, stream: TcpStream) {
+    let service = service_fn(|request| {
+        let response = admin.answer(&request);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(16 * 1024);
+    let mut http = pin!(http.serve_connection(TokioIo::new(stream), service));
+    if timeout(LIFETIME.0, http.as_mut()).await.is_err() {
+        http.as_mut().graceful_shutdown();
+        let _ = timeout(LIFETIME.1, http).await;
     }
 }
 
@@ -79,13 +104,7 @@ impl Admin {
                 None => (StatusCode::OK, "ready\n".into()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
-            "/metrics" => {
-                let pools = self.pools.iter().map(|(name, db)| {
-                    let (all, idle) = db.connections();
-                    (*name, all, idle)
-                });
-                (StatusCode::OK, self.metrics.render(&self.read_model, pools))
-            }
+            "/metrics" => (StatusCode::OK, self.metrics()),
             _ => (StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n".into()),
         };
         let kind = if path == "/metrics" {
@@ -95,6 +114,16 @@ impl Admin {
         };
         let response = Response::builder().status(status).header(header::CONTENT_TYPE, kind);
         response.body(Full::new(text.into())).expect("these headers are sound")
+    }
+
+    fn metrics(&self) -> String {
+        let pools = self.pools.each_ref().map(|(name, db)| {
+            let (all, idle) = db.connections();
+            (*name, all, idle)
+        });
+        let model = self.read_model.current();
+        let state = State { model: model.as_deref(), calls_in_flight: self.in_flight.count(), pools: &pools };
+        self.metrics.render(&state)
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -1,5 +1,4 @@
-//! One connection, from its first byte to its end. Nothing that a client does or leaves undone keeps it open for longer than
-//! the bounds here.
+//! One connection, from its first byte to its end. Whatever a client does or does not do, the limits here end it.
 
 use std::{
     io,
@@ -23,56 +22,52 @@ use tokio::{
 };
 
 use crate::{
-    api::{calls::Calls, in_flight::Pace},
-    metrics::Metrics,
+    api::{calls::Calls, in_flight::StallClock},
+    metrics::{Closed, Metrics},
     tls::listener::Tls,
 };
 
 /// How long the TLS handshake may take, and after it the preface of HTTP/2.
-const FIRST_WORDS: Duration = Duration::from_secs(5);
+const PREFACE_WITHIN: Duration = Duration::from_secs(5);
 /// The length of that preface.
 const PREFACE: usize = 24;
-/// A connection without a sign of life is asked for one this often, and has this long to give it.
+/// A silent connection is sent a PING this often, and has this long to answer it.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Calls at a time over one connection.
 const STREAMS: u32 = 100;
 /// Bytes of the headers of a call; ours are some 300.
 const HEADERS: u32 = 8 * 1024;
-/// Bytes that wait per call for a client to take them; the longest answer is some 40 KB.
+/// Bytes that wait per call until the client takes them; the longest answer is some 40 KB.
 const UNSENT: usize = 64 * 1024;
-/// A call that is not over after one to two of these holds up its connection, which is closed: the client neither finishes its
+/// A call that is not over after one to two of these holds up its connection, which is closed: its client neither finishes the
 /// request nor takes the answer.
 const STALLED: Duration = Duration::from_secs(20);
-/// How long a connection lives that came when all places were taken: enough to be told so, and for a health check.
+/// How long a connection lives that arrived when all places were taken: enough for a refusal, and for a health check.
 const CROWDED_AGE: Duration = Duration::from_secs(2);
 /// How long the calls on a connection may take to end once it is too old.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// A place among the connections.
 #[derive(Debug)]
-pub struct Room {
+pub struct Place {
     /// All places were taken: calls of the treemap are refused here.
     pub crowded: bool,
-    /// Given back with the room.
+    /// Released with the place.
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// A client that has connected.
 #[derive(Debug)]
 pub struct Client {
-    /// Where it comes from.
     pub peer: SocketAddr,
-    /// Its place.
-    pub room: Room,
-    /// Says when the server stops.
+    pub place: Place,
+    /// Turns true when the server stops.
     pub stop: watch::Receiver<bool>,
-    /// Present when the connection is to be private.
+    /// Present when the connection is to be encrypted.
     pub tls: Option<Arc<Tls>>,
-    /// How long the connection lives, more or less.
+    /// How long the connection lives, give or take a tenth.
     pub age: Option<Duration>,
-    /// What answers.
     pub calls: Calls,
-    /// Where it is counted.
     pub metrics: Arc<Metrics>,
 }
 
@@ -85,34 +80,34 @@ impl Client {
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let why = match self.tls.take() {
-            None => self.speak(stream).await,
+            None => self.serve_http(stream).await,
             Some(tls) => {
                 let mut stop = self.stop.clone();
                 let handshake = tokio::select! {
-                    handshake = timeout(FIRST_WORDS, tls.acceptor().accept(stream)) => Some(handshake),
+                    handshake = timeout(PREFACE_WITHIN, tls.acceptor().accept(stream)) => Some(handshake),
                     _ = stop.wait_for(|stop| *stop) => None,
                 };
                 match handshake {
-                    Some(Ok(Ok(stream))) => self.speak(stream).await,
+                    Some(Ok(Ok(stream))) => self.serve_http(stream).await,
                     Some(Ok(Err(error))) => {
-                        tracing::debug!(%peer, "no TLS: {error}");
-                        "client"
+                        tracing::debug!(%peer, "TLS handshake failed: {error}");
+                        Closed::Client
                     }
-                    Some(Err(_)) => "silent",
-                    None => "stopped",
+                    Some(Err(_)) => Closed::Silent,
+                    None => Closed::Stopped,
                 }
             }
         };
         metrics.closed(why);
-        tracing::debug!(%peer, why, "connection closed");
+        tracing::debug!(%peer, why = why.name(), "connection closed");
     }
 
-    /// Speaks HTTP/2 until either side has enough; says why.
-    async fn speak(mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
-        let heard = Arc::new(AtomicBool::new(false));
-        let io = Listening { io, left: PREFACE, heard: heard.clone() };
-        let pace = Arc::new(Pace::default());
-        let service = self.calls.over(pace.clone(), self.room.crowded);
+    /// Serves HTTP/2 until either side ends it; gives the reason.
+    async fn serve_http(mut self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Closed {
+        let preface_read = Arc::new(AtomicBool::new(false));
+        let io = PrefaceWatch { io, left: PREFACE, read: preface_read.clone() };
+        let stalls = Arc::new(StallClock::default());
+        let service = self.calls.over_connection(stalls.clone(), self.place.crowded);
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE.0)
@@ -123,55 +118,55 @@ impl Client {
             .auto_date_header(false);
         let mut http = pin!(http.serve_connection(TokioIo::new(io), service));
 
-        let first_words = sleep(FIRST_WORDS);
-        // Connections that came together, after a restart say, must not all go together.
+        let preface_due = sleep(PREFACE_WITHIN);
+        // Connections that were opened together, after a restart say, must not all be closed together.
         let age = self.age.map(|age| age.mul_f64(0.9 + fastrand::f64() / 5.0));
-        let age = if self.room.crowded { Some(CROWDED_AGE) } else { age };
-        let old = async move {
+        let age = if self.place.crowded { Some(CROWDED_AGE) } else { age };
+        let too_old = async move {
             match age {
                 Some(age) => sleep(age).await,
                 None => std::future::pending().await,
             }
         };
-        let (mut first_words, mut old) = (pin!(first_words), pin!(old));
+        let (mut preface_due, mut too_old) = (pin!(preface_due), pin!(too_old));
         let mut grace = pin!(sleep(Duration::MAX));
-        let mut ticks = interval_at(Instant::now() + STALLED, STALLED);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut why = "client";
-        let mut listening = true;
+        let mut rounds = interval_at(Instant::now() + STALLED, STALLED);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Why we are closing it, once we are.
+        let mut closing: Option<Closed> = None;
+        let mut preface_pending = true;
         loop {
-            let ending = why != "client";
             tokio::select! {
-                _ = &mut http => return why,
-                _ = self.stop.wait_for(|stop| *stop), if !ending => {
-                    if !heard.load(Ordering::Relaxed) {
+                _ = &mut http => return closing.unwrap_or(Closed::Client),
+                _ = self.stop.wait_for(|stop| *stop), if closing.is_none() => {
+                    if !preface_read.load(Ordering::Relaxed) {
                         // hyper would wait for a preface that may never come.
-                        return "stopped";
+                        return Closed::Stopped;
                     }
-                    why = "stopped";
+                    closing = Some(Closed::Stopped);
                     http.as_mut().graceful_shutdown();
                 }
-                () = &mut old, if !ending => {
-                    why = if self.room.crowded { "crowded" } else { "age" };
+                () = &mut too_old, if closing.is_none() => {
+                    closing = Some(if self.place.crowded { Closed::Crowded } else { Closed::Age });
                     grace.as_mut().reset(Instant::now() + GRACE);
                     http.as_mut().graceful_shutdown();
                 }
-                () = &mut grace, if ending => return "stalled",
-                () = &mut first_words, if listening => {
-                    if !heard.load(Ordering::Relaxed) {
-                        return "silent";
+                () = &mut grace, if closing.is_some() => return Closed::Stalled,
+                () = &mut preface_due, if preface_pending => {
+                    if !preface_read.load(Ordering::Relaxed) {
+                        return Closed::Silent;
                     }
-                    listening = false;
+                    preface_pending = false;
                 }
-                _ = ticks.tick() => if pace.has_stalled() {
-                    return "stalled";
+                _ = rounds.tick() => if stalls.has_stalled() {
+                    return Closed::Stalled;
                 },
             }
         }
     }
 }
 
-/// Counts a connection for as long as it is there, also when it is cut off in mid-air.
+/// Counts a connection for as long as it is open, also when its task is aborted.
 struct Open<'a>(&'a Metrics);
 
 impl<'a> Open<'a> {
@@ -187,14 +182,14 @@ impl Drop for Open<'_> {
     }
 }
 
-/// A stream that tells when a preface's worth of bytes has come.
-struct Listening<I> {
+/// A stream that notes when as many bytes were read as the preface has.
+struct PrefaceWatch<I> {
     io: I,
     left: usize,
-    heard: Arc<AtomicBool>,
+    read: Arc<AtomicBool>,
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for PrefaceWatch<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -205,14 +200,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
         if self.left > 0 {
             self.left = self.left.saturating_sub(buffer.filled().len() - before);
             if self.left == 0 {
-                self.heard.store(true, Ordering::Relaxed);
+                self.read.store(true, Ordering::Relaxed);
             }
         }
         polled
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Listening<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for PrefaceWatch<I> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
     }

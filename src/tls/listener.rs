@@ -1,6 +1,11 @@
 //! TLS for the listener: certificate, key and the CA of clients from files, read again when they change.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
@@ -10,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{certificates, private_key, provider};
 
 /// How often the files are looked at. Certificates are renewed weeks before they expire.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The files.
 #[derive(Debug, Clone)]
@@ -19,50 +24,56 @@ pub struct Files {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// The CAs whose clients are let in; `None` lets in anybody.
+    /// The CAs whose clients are admitted; `None` admits anybody.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What new connections are accepted with.
+/// The configuration for new connections.
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
+    /// Of the files, taken before they were read: what changes in between is noticed at the next look.
+    seen: Mutex<Option<Vec<u8>>>,
 }
 
 impl Tls {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// Which setting names what cannot be used.
+    /// Reads the files. Fails with the setting that names what cannot be used.
     pub fn read(files: Files) -> Result<Self, String> {
+        let seen = Mutex::new(files.digest());
         let current = ArcSwap::from_pointee(files.config()?);
-        Ok(Self { files, current })
+        Ok(Self { files, current, seen })
     }
 
     /// For one connection.
-    #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }
 
-    /// Reads the files again whenever they change, for ever. What cannot be used is told once, and the old kept.
+    /// Reads the files again whenever they change, for ever.
     pub async fn keep_current(self: Arc<Self>) {
-        let mut seen = self.files.digest();
         loop {
-            tokio::time::sleep(LOOK).await;
-            let now = self.files.digest();
-            if now == seen {
-                continue;
+            tokio::time::sleep(LOOK_EVERY).await;
+            self.look();
+        }
+    }
+
+    /// Reads the files again if they have changed. If they cannot be used, that is logged once, and the old configuration stays.
+    fn look(&self) {
+        let now = self.files.digest();
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if *seen == now {
+                return;
             }
-            seen = now;
-            match self.files.config() {
-                Ok(config) => {
-                    self.current.store(Arc::new(config));
-                    tracing::info!("new connections use the new certificate");
-                }
-                Err(problem) => tracing::error!("the old certificate is kept: {problem}"),
+            *seen = now;
+        }
+        match self.files.config() {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                tracing::info!("new connections use the new certificate");
             }
+            Err(problem) => tracing::error!("keeping the old certificate: {problem}"),
         }
     }
 }
@@ -88,7 +99,7 @@ impl Files {
         let key = private_key(&self.key).map_err(|problem| format!("TREEMAP_TLS_KEY: {problem}"))?;
         let mut config = builder
             .with_single_cert(chain, key)
-            .map_err(|error| format!("TREEMAP_TLS_CERT and TREEMAP_TLS_KEY do not fit: {error}"))?;
+            .map_err(|error| format!("TREEMAP_TLS_CERT and TREEMAP_TLS_KEY do not belong together: {error}"))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
@@ -100,5 +111,32 @@ impl Files {
             digest.update(fs::read(file).ok()?);
         }
         Some(digest.finalize().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(files: &Files, name: &str) {
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        fs::write(&files.certificate, cert.pem()).unwrap();
+        fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_that_is_renewed_before_the_first_look_is_noticed_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let files = Files { certificate: file("cert.pem"), key: file("key.pem"), client_ca: None };
+        write(&files, "one.test");
+        let tls = Tls::read(files.clone()).unwrap();
+        write(&files, "two.test");
+        let before = tls.current.load_full();
+        tls.look();
+        assert!(!Arc::ptr_eq(&before, &tls.current.load_full()), "the new certificate is in use");
+        let now = tls.current.load_full();
+        tls.look();
+        assert!(Arc::ptr_eq(&now, &tls.current.load_full()), "nothing has changed since");
     }
 }

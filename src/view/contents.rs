@@ -6,7 +6,7 @@ use jiff::{Timestamp, civil::Date};
 
 use crate::{
     postgres::{Session, error::DbError},
-    treemap::{Period, model::Freshness},
+    treemap::{Period, freshness::Freshness},
 };
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -40,14 +40,13 @@ pub struct Contents {
 impl View {
     /// Reads the view's state.
     ///
-    /// # Errors
-    /// The database is out of reach, or the role may not read the view.
+    /// Fails: the database is out of reach, or the role may not read the view.
     pub async fn read(session: &Session) -> Result<Self, DbError> {
         const POPULATED: &str = "SELECT relispopulated, to_regclass('public.treemap_refreshes') IS NULL \
             FROM pg_catalog.pg_class WHERE oid = to_regclass('public.mv_treemap_data') AND relkind = 'm'";
-        const CONTENTS: &str = include_str!("contents.sql");
+        const CONTENTS: &str = concat!(include_str!("freshness.sql"), include_str!("contents.sql"));
         session
-            .transaction("read the state of the view", BOUND, async {
+            .read("read the state of the view", BOUND, async {
                 let Some(row) = session.client().query_typed_opt(POPULATED, &[]).await? else {
                     return Ok(Self::Missing);
                 };
@@ -76,7 +75,6 @@ impl View {
     }
 
     /// The state in a word or two.
-    #[must_use]
     pub const fn state(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -87,7 +85,6 @@ impl View {
     }
 
     /// What it holds, if it can be read.
-    #[must_use]
     pub const fn contents(&self) -> Option<&Contents> {
         if let Self::Populated(contents) = self { Some(contents) } else { None }
     }
@@ -115,13 +112,12 @@ pub struct Refresh {
 impl Refresh {
     /// The last five, newest first.
     ///
-    /// # Errors
-    /// The database is out of reach, or the role may not read the log.
+    /// Fails: the database is out of reach, or the role may not read the log.
     pub async fn newest(session: &Session) -> Result<Vec<Self>, DbError> {
         const STATEMENT: &str = "SELECT id, tick, started_at, finished_at, row_count, data_date, who \
             FROM public.treemap_refreshes ORDER BY id DESC LIMIT 5";
         session
-            .transaction("read the log of refreshes", BOUND, async {
+            .read("read the log of refreshes", BOUND, async {
                 let rows = session.client().query_typed(STATEMENT, &[]).await?;
                 let refresh = |row: &tokio_postgres::Row| {
                     Ok(Self {
@@ -140,7 +136,6 @@ impl Refresh {
     }
 
     /// How long it took, in seconds.
-    #[must_use]
     pub fn seconds(&self) -> f64 {
         self.finished_at.duration_since(self.started_at).as_secs_f64()
     }

@@ -1,13 +1,9 @@
--- What the view holds. Fails when it is missing or unpopulated: the caller has asked the catalog before.
+-- Continues freshness.sql: what the view holds. Fails when the view is missing or was never filled: the caller asks the catalog first.
 SELECT
-    count(*) AS rows,
-    count(DISTINCT industry) AS industries,
-    max(last_refreshed) AS last_refreshed,
-    coalesce(
-        (SELECT log.data_date FROM public.treemap_refreshes log
-            WHERE log.last_refreshed = max(v.last_refreshed) ORDER BY log.id DESC LIMIT 1),
-        max(latest_date)::date
-    ) AS data_date,
+    (SELECT count(*) FROM public.mv_treemap_data) AS rows,
+    (SELECT count(DISTINCT industry) FROM public.mv_treemap_data) AS industries,
     ARRAY(SELECT period_name FROM public.mv_treemap_data GROUP BY period_name ORDER BY period_name COLLATE "C") AS periods,
-    ARRAY(SELECT count(*) FROM public.mv_treemap_data GROUP BY period_name ORDER BY period_name COLLATE "C") AS stocks
-FROM public.mv_treemap_data v
+    ARRAY(SELECT count(*) FROM public.mv_treemap_data GROUP BY period_name ORDER BY period_name COLLATE "C") AS stocks,
+    last_refreshed,
+    data_date
+FROM freshness

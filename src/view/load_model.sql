@@ -1,18 +1,8 @@
--- All twelve lists in one statement, so that they agree with each other and with the freshness they carry.
+-- Continues freshness.sql. All twelve lists in one statement, so that they agree with each other and with their freshness.
 -- $1: the names of the periods; $2: the most stocks per industry that a list holds.
 -- One row per industry of a list, in the order in which the lists are read; its stocks as arrays with their places, since an
 -- aggregate promises no order. Each ranked window query reads one period and view mode, in the order of the index that
--- migration 004 made for it, and the window's run condition cuts.
-WITH freshness AS MATERIALIZED (
-    SELECT newest.last_refreshed,
-        -- The anchor as it was logged by that refresh; after a plain REFRESH by hand, the newest date in the view.
-        coalesce(
-            (SELECT log.data_date FROM public.treemap_refreshes log
-                WHERE log.last_refreshed = newest.last_refreshed ORDER BY log.id DESC LIMIT 1),
-            (SELECT max(latest_date)::date FROM public.mv_treemap_data)
-        ) AS data_date
-    FROM (SELECT max(last_refreshed) AS last_refreshed FROM public.mv_treemap_data) AS newest
-)
+-- migration 004 made for it, and the window's run condition stops it early.
 SELECT period.name AS period_name, view_mode, industry, product_codes, short_positions, places, last_refreshed, data_date
 FROM unnest($1::text[]) WITH ORDINALITY AS period (name, number)
 CROSS JOIN LATERAL (

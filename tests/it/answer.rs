@@ -3,12 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use industry_treemap::{
-    config::Tolerance,
+    Answer, Builder, Freshness, Model, Period, Request, Tolerance, ViewMode,
     proto::stocks::v1alpha1::{IndustryTreeMap, TreemapShortPosition},
-    treemap::{
-        Period, Request, ViewMode,
-        model::{Answer, Builder, Freshness, Model},
-    },
 };
 use proptest::prelude::*;
 use prost::Message;

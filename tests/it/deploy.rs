@@ -118,7 +118,7 @@ fn the_sql_of_the_docs_for_a_production_database_runs() {
     let ran = database.psql_command().args(["-1", "-f", down]).output().unwrap();
     assert!(ran.status.success(), "{}", text(&ran.stderr));
     let mut up = database.psql_command();
-    for file in ["001_source_tables.sql", "004_treemap_materialized_view.sql"] {
+    for file in ["001_source_tables.sql", "004_treemap_materialized_view.sql", "005_refresh_isolation_and_log.sql"] {
         up.args(["-f", &format!("{}/migrations/{file}", env!("CARGO_MANIFEST_DIR"))]);
     }
     let ran = up.arg("-1").output().unwrap();
@@ -154,7 +154,7 @@ async fn the_healthcheck_says_ready_or_why_not() {
     let check = |addr: &str| run(&mut command(&["healthcheck", "--admin-addr", addr]));
     let unready = Database::empty();
     let server = Server::start(&unready).await;
-    server.logged("not ready, and trying again").await;
+    server.logged("not ready; retrying").await;
     check(&server.admin().await).exits(1).says(&["not ready: cannot load the treemap", "treemap migrate"]);
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--admin-addr", "0.0.0.0:0"]).await;
@@ -163,5 +163,11 @@ async fn the_healthcheck_says_ready_or_why_not() {
     check(&format!("0.0.0.0:{port}")).succeeds().says(&["ready"]);
     drop(server);
     check(&format!("127.0.0.1:{port}")).exits(1).says(&["no answer from http://127.0.0.1:"]);
-    check("off").exits(1).says(&["TREEMAP_ADMIN_ADDR is \"off\""]);
+    // Without that port there is nobody to ask: a server that accepts connections is taken for ready.
+    let server = Server::start_with(&database.url(), &["--admin-addr", "off"]).await;
+    let off = |addr: &str| run(&mut command(&["healthcheck", "--admin-addr", "off", "--listen-addr", addr]));
+    off(&server.addr).succeeds().says(&["TREEMAP_ADMIN_ADDR is off"]);
+    let addr = server.addr.clone();
+    drop(server);
+    off(&addr).exits(1).says(&["no answer from 127.0.0.1:"]);
 }

@@ -43,7 +43,7 @@ async fn when_the_standby_takes_over_answers_go_on_and_the_view_is_refreshed_the
     let calls = Calls::start(&server.client().await);
     primary.kill();
     let begun = std::time::Instant::now();
-    let why = server.logged("the view is not refreshed, and this is tried again: ").await;
+    let why = server.logged("cannot keep the view fresh; retrying: ").await;
     let noticed = begun.elapsed().as_secs_f64();
     assert!(why.contains("Connection refused") || why.contains("does not allow writes"), "{why}");
     let before = ticks(&standby);
@@ -68,7 +68,7 @@ async fn a_standby_is_served_from_by_polling_and_a_refresh_on_it_is_refused_with
     let url = standby.url(&database.name);
     let server = Server::start_with(&url, &["--poll-interval", "200ms"]).await;
     server.becomes_ready().await;
-    let why = server.logged("refreshes are noticed by polling only: ").await;
+    let why = server.logged("LISTEN does not work; polling for refreshes: ").await;
     assert!(why.contains("database does not allow writes") && why.contains("This is a standby"), "{why}");
     refreshes_arrive(&server, || database.refresh()).await;
     caught_up(&primary, &standby, &database).await;

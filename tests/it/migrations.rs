@@ -146,7 +146,7 @@ async fn supabase_would_take_the_files_each_as_one_implicit_transaction() {
     let files = up_files();
     assert_eq!(
         files.iter().map(names).collect::<Vec<_>>(),
-        ["001_source_tables.sql", "004_treemap_materialized_view.sql"]
+        ["001_source_tables.sql", "004_treemap_materialized_view.sql", "005_refresh_isolation_and_log.sql"]
     );
     let database = Database::empty();
     let client = database.connect().await;

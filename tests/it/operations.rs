@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::{
     },
     trace::v1::Span,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::support::{
@@ -29,7 +30,7 @@ use crate::support::{
 async fn probes_say_alive_always_and_ready_only_with_a_model_and_gracefully_agree_with_grpc_health() {
     let database = Database::empty();
     let server = Server::start(&database).await;
-    server.logged("not ready, and trying again").await;
+    server.logged("not ready; retrying").await;
     assert_eq!(server.ask("/livez").await, (200, "alive\n".into()));
     let (status, why) = server.ask("/readyz").await;
     assert_eq!(status, 503);
@@ -79,7 +80,7 @@ async fn a_second_signal_ends_it_at_once() {
     server.logged("stopping").await;
     server.signal("INT");
     assert_eq!(server.ended().await.code(), Some(1));
-    server.logged("cut short by a second signal").await;
+    server.logged("stopped by a second signal").await;
 }
 
 #[tokio::test]
@@ -99,7 +100,7 @@ async fn nobody_can_hold_the_end() {
     let begun = std::time::Instant::now();
     assert!(server.ended().await.success());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    let cut = server.logged("connections that did not end within 1 s were cut").await;
+    let cut = server.logged("cut connections that were still open after 1 s").await;
     assert!(cut.contains("cut=2"), "{cut}");
 }
 
@@ -233,6 +234,67 @@ fn logs_are_json_when_nobody_sits_at_a_terminal() {
     assert!(loaded["timestamp"].is_string());
 }
 
+#[test]
+fn the_last_word_of_a_failed_server_is_json_where_its_log_is() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let mut command = treemap::command(&["serve", "--listen-addr", &addr, "--admin-addr", "off"]);
+    let database = "postgres://nobody@127.0.0.1/none";
+    let failed = command.env_remove("TREEMAP_LOG_FORMAT").env("DATABASE_URL", database).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    let log = String::from_utf8(failed.stderr).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap_or_else(|_| panic!("{log}"));
+    assert_eq!(last["level"], "ERROR");
+    assert!(
+        last["message"].as_str().unwrap().starts_with(&format!("cannot listen on {addr} (TREEMAP_LISTEN_ADDR)")),
+        "{last}"
+    );
+    // A person at a terminal reads a sentence.
+    let failed = command.env("TREEMAP_LOG_FORMAT", "text").output().unwrap();
+    assert!(String::from_utf8(failed.stderr).unwrap().starts_with("error: cannot listen on "));
+}
+
+#[tokio::test]
+async fn a_scraper_may_keep_its_connection_to_the_admin_port() {
+    let database = Database::with_sample();
+    let server = Server::ready(&database).await;
+    let mut stream = tokio::net::TcpStream::connect(server.admin().await).await.unwrap();
+    for pause in [0, 12, 3] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "after {pause} s: {read} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_of_the_admin_port_is_answered_however_many_others_are_slow() {
+    let database = Database::with_sample();
+    let server = Server::ready(&database).await;
+    let admin = server.admin().await;
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut stream = tokio::net::TcpStream::connect(&admin).await.unwrap();
+        let _ = stream.write_all(b"GET /met").await;
+        slow.push(stream);
+    }
+    for _ in 0..20 {
+        assert_eq!(server.ask("/livez").await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn two_scrapers_at_once_see_one_version_each() {
+    let database = Database::with_sample();
+    let server = Server::ready(&database).await;
+    let scrapes = (0..50).map(|_| async { server.ask("/metrics").await.1 });
+    for text in futures_util::future::join_all(scrapes).await {
+        assert_eq!(text.matches("treemap_model{version=").count(), 1, "{text}");
+        assert_eq!(text.matches("# EOF").count(), 1, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn no_call_is_logged() {
     let database = Database::with_sample();
@@ -319,6 +381,20 @@ async fn a_collector_that_is_not_there_harms_nobody() {
 }
 
 #[test]
+fn a_setting_that_another_needs_is_named() {
+    for (set, missing) in [
+        ("TREEMAP_TLS_CERT", "TREEMAP_TLS_KEY is not set; TREEMAP_TLS_CERT needs it"),
+        ("TREEMAP_TLS_KEY", "TREEMAP_TLS_CERT is not set; TREEMAP_TLS_KEY needs it"),
+        ("TREEMAP_TLS_CLIENT_CA", "TREEMAP_TLS_CERT and TREEMAP_TLS_KEY are not set; TREEMAP_TLS_CLIENT_CA needs them"),
+    ] {
+        let mut command = treemap::command(&["serve"]);
+        treemap::run(command.env(set, "/nowhere").env("DATABASE_URL", "postgres://localhost/d"))
+            .exits(1)
+            .says(&[missing]);
+    }
+}
+
+#[test]
 fn every_mistake_in_the_settings_is_told_at_once() {
     let run = treemap::run(&mut treemap::command(&[
         "serve",
@@ -346,7 +422,7 @@ fn every_mistake_in_the_settings_is_told_at_once() {
         "DATABASE_URL is not",
         "TREEMAP_LISTEN_ADDR is \"here\"",
         "TREEMAP_ADMIN_ADDR is \"there\"",
-        "TREEMAP_TLS_CERT and TREEMAP_TLS_KEY belong together",
+        "TREEMAP_TLS_KEY is not set; TREEMAP_TLS_CERT needs it",
         "TREEMAP_MAX_CONNECTIONS is \"0\"",
         "TREEMAP_MAX_CALLS is \"many\"",
         "TREEMAP_MAX_CONNECTION_AGE is \"old\"",

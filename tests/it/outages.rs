@@ -23,7 +23,7 @@ async fn serve(url: &str, arguments: &[&str]) -> Server {
     server
 }
 
-const DATABASE: [&str; 2] = ["serving the last model, and trying again: ", "the database answers again"];
+const DATABASE: [&str; 2] = ["serving the last model; retrying: ", "the database answers again"];
 
 async fn listens_again(server: &Server) {
     eventually("it listens again", async || {
@@ -111,7 +111,7 @@ async fn a_listener_that_is_half_open_is_found_out_and_made_up_for_by_the_poll()
     let proxy = Proxy::to(cluster().port).await;
     let listening = database.url_at(proxy.port);
     let server = serve(&database.url(), &["--listen-database-url", &listening, "--poll-interval", "500ms"]).await;
-    let told = ["refreshes are noticed by polling only: ", "listening for refreshes silent_seconds"];
+    let told = ["LISTEN does not work; polling for refreshes: ", "listening for refreshes down_seconds"];
     let fault = Fault { name: "the listener's connection goes silent", told, server: &server };
     let meanwhile = async {
         refreshes_arrive(&server, || database.refresh()).await;
@@ -193,12 +193,12 @@ async fn a_disk_that_is_full_is_told_of_and_the_view_refreshed_once_there_is_roo
     let in_the_server = |command: &str| {
         database.psql(&format!("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; cd {} && {command}'", small.display()));
     };
-    let told = ["the view is not refreshed, and this is tried again: ", "refreshes work again"];
+    let told = ["cannot keep the view fresh; retrying: ", "refreshes work again"];
     let fault = Fault { name: "the disk of Postgres full", told, server: &server };
     let fill = async { in_the_server("dd if=/dev/zero of=filler bs=8k status=none || true") };
     fault.suffer(fill, async { in_the_server("rm filler") }).await;
     let why = server.logged(told[0]).await;
-    assert!(why.contains("SQLSTATE 53100") && why.contains("Make room"), "{why}");
+    assert!(why.contains("SQLSTATE 53100") && why.contains("Free space"), "{why}");
 }
 
 #[test]

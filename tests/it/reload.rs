@@ -141,7 +141,7 @@ async fn a_model_that_is_loaded_outlives_the_view() {
     let mut client = server.client().await;
     let before = get(&mut client, "3m", 10, 0).await.unwrap().into_inner();
     database.psql("DROP MATERIALIZED VIEW mv_treemap_data");
-    let why = server.logged("serving the last model, and trying again: ").await;
+    let why = server.logged("serving the last model; retrying: ").await;
     assert!(why.contains("treemap migrate"), "{why}");
     assert_eq!(get(&mut client, "3m", 10, 0).await.unwrap().into_inner(), before);
     assert_eq!(server.health("").await, Ok("SERVING"));

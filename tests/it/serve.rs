@@ -17,7 +17,7 @@ async fn it_starts_without_a_database_says_why_and_becomes_ready_later() {
     let port = free_port();
     let database = Database::with_sample();
     let server = Server::start_with(&format!("postgres://postgres@127.0.0.1:{port}/{}", database.name), &[]).await;
-    let why = server.logged("not ready, and trying again: ").await;
+    let why = server.logged("not ready; retrying: ").await;
     assert!(why.contains("Connection refused") && why.contains("Is Postgres running"), "{why}");
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
 
@@ -31,7 +31,7 @@ async fn it_starts_without_a_database_says_why_and_becomes_ready_later() {
     server.becomes_ready().await;
     assert!(!stocks(&mut server.client().await, "3m", 10, 0).await.is_empty());
     assert!(server.log().contains("the database answers again"), "{}", server.log());
-    assert_eq!(server.log().matches("not ready, and trying again").count(), 1, "told once: {}", server.log());
+    assert_eq!(server.log().matches("not ready; retrying").count(), 1, "told once: {}", server.log());
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_server_without_a_model_is_unavailable_and_says_when_to_come_back() {
     for secret in ["mv_treemap_data", "127.0.0.1", "postgres"] {
         assert!(!status.message().contains(secret), "{}", status.message());
     }
-    let why = server.logged("not ready, and trying again: ").await;
+    let why = server.logged("not ready; retrying: ").await;
     assert!(why.contains("\"public.mv_treemap_data\" does not exist") && why.contains("treemap migrate"), "{why}");
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
     assert_eq!(server.health("shorts.v1alpha1.ShortedStocksService").await, Ok("NOT_SERVING"));
@@ -61,7 +61,7 @@ async fn a_view_that_is_migrated_or_filled_later_is_found() {
     let database = Database::with_sample();
     database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
     let server = Server::start(&database).await;
-    let why = server.logged("not ready, and trying again: ").await;
+    let why = server.logged("not ready; retrying: ").await;
     assert!(why.contains("treemap refresh"), "{why}");
     treemap(&database, &["refresh"]).succeeds();
     server.becomes_ready().await;
@@ -81,7 +81,7 @@ async fn each_reason_to_wait_is_named() {
         (database.url_of("stranger"), "permission denied for materialized view mv_treemap_data"),
     ] {
         let server = Server::start_with(&url, &[]).await;
-        let why = server.logged("not ready, and trying again: ").await;
+        let why = server.logged("not ready; retrying: ").await;
         assert!(why.contains(words), "{why}");
         assert!(!server.log().contains(&format!("wrong-{port}")), "{}", server.log());
     }

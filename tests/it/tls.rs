@@ -113,15 +113,17 @@ fn who_answers_is_verified_as_far_as_it_is_asked_for() {
     status("127.0.0.1", "sslmode=require").says(open).says(&["WARN", "DATABASE_URL says sslmode=require"]);
 
     let certified = own.url_of("certified", "postgres") + "?sslmode=verify-ca&" + &known;
-    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &certified))
-        .exits(1)
-        .says(&["certificate", "Check user"]);
+    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &certified)).exits(1).says(&[
+        "certificate",
+        "Check the user",
+        "sslcert",
+    ]);
     authority.sign("certified");
     let file = |name: &str| authority.file(name).display().to_string();
     let with_ours = format!("{certified}&sslcert={}&sslkey={}", file("certified.pem"), file("certified.key"));
     treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &with_ours)).exits(1).says(open);
     let misfit = format!("{certified}&sslcert={}&sslkey={}", file("certified.pem"), file("localhost.key"));
-    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &misfit)).exits(1).says(&["do not fit"]);
+    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &misfit)).exits(1).says(&["do not belong together"]);
 }
 
 #[test]
@@ -169,7 +171,7 @@ async fn the_listener_is_private_lets_in_whom_it_is_to_and_follows_its_files() {
     let renewed = Authority::new();
     renewed.sign("localhost");
     fs::write(&key, "half a key").unwrap();
-    server.logged("the old certificate is kept: TREEMAP_TLS_").await;
+    server.logged("keeping the old certificate: TREEMAP_TLS_").await;
     assert!(answers(&server, &authority, None).await.is_ok());
     fs::copy(renewed.file("localhost.pem"), &cert).unwrap();
     fs::copy(renewed.file("localhost.key"), &key).unwrap();

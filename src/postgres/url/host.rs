@@ -6,7 +6,7 @@ use tokio_postgres::{Config, config::SslMode};
 
 use crate::postgres::tls::Mode;
 
-/// One of the places where Postgres may be.
+/// A place where Postgres may be.
 pub struct Host {
     name: Option<String>,
     address: Option<IpAddr>,
@@ -41,7 +41,7 @@ impl Host {
             .collect()
     }
 
-    /// Whether nobody but this machine can be listening in.
+    /// Whether what is sent stays on this machine.
     pub fn is_local(&self) -> bool {
         let name = self.name.as_deref().unwrap_or_default();
         match self.address.or_else(|| name.parse().ok()) {
@@ -55,7 +55,7 @@ impl Host {
         self.name.clone().or(self.address.map(|address| address.to_string())).unwrap_or_default()
     }
 
-    /// What the driver connects with: this host alone, and our bounds.
+    /// What the driver connects with: this host alone, with our time limits.
     pub fn config(&self, mut config: Config, mode: Mode) -> Config {
         if let Some(name) = &self.name {
             config.host(name);
@@ -68,7 +68,7 @@ impl Host {
             }
         }
         config.port(self.port);
-        // Never `Prefer`, which goes on without TLS when the server, or whoever is in between, says that it has none.
+        // Never `Prefer`, which continues without TLS when the server, or an attacker in between, says that it has none.
         let on_a_wire = self.name.as_ref().is_none_or(|name| !name.starts_with('/'));
         config.ssl_mode(if mode == Mode::Disable || !on_a_wire { SslMode::Disable } else { SslMode::Require });
         if config.get_connect_timeout().is_none() {
@@ -78,7 +78,7 @@ impl Host {
         if config.get_application_name().is_none() {
             config.application_name("treemap");
         }
-        // A dead network is noticed after some 30 s at the most, whatever the statement; see also `db`'s own clocks.
+        // A dead network is noticed after 30 s at the latest, whatever the statement; `postgres` has time limits of its own beside this.
         config
             .keepalives_idle(Duration::from_secs(15))
             .keepalives_interval(Duration::from_secs(5))

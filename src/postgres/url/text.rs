@@ -15,10 +15,9 @@ pub fn pairs(text: &str) -> Option<Pairs> {
 }
 
 /// `user:password@host:port,host:port/database?keyword=value`, all but the hosts optional, everything percent-encoded. A
-/// password that is not, as people paste it, is understood as far as that is possible: it ends at the last `@`.
+/// password that is not, as people paste it, is accepted as far as that is possible: it ends at the last `@` before the query.
 fn url_pairs(url: &str) -> Option<Pairs> {
-    let before_query = url.split('?').next().unwrap_or_default();
-    let (login, address) = match before_query.rfind('@').or_else(|| url.rfind('@')) {
+    let (login, address) = match login_end(url) {
         Some(at) => (&url[..at], &url[at + 1..]),
         None => ("", url),
     };
@@ -29,13 +28,7 @@ fn url_pairs(url: &str) -> Option<Pairs> {
     let mut ports = Vec::new();
     let mut names = Vec::new();
     for place in hosts.split(',') {
-        let (name, port) = match place.strip_prefix('[') {
-            Some(rest) => {
-                let (name, port) = rest.split_once(']')?;
-                (name, if port.is_empty() { port } else { port.strip_prefix(':')? })
-            }
-            None => place.split_once(':').unwrap_or((place, "")),
-        };
+        let (name, port) = host_and_port(place)?;
         names.push(decode(name)?);
         ports.push(if port.is_empty() { "5432" } else { port });
     }
@@ -51,12 +44,37 @@ fn url_pairs(url: &str) -> Option<Pairs> {
     Some(pairs)
 }
 
+/// Where the `@` is that ends user and password. A pasted password may hold a `?`, and a value of the query may hold an `@`: the
+/// `?` begins the query when hosts stand before it and `keyword=` after it.
+fn login_end(url: &str) -> Option<usize> {
+    let (before, after) = url.split_once('?').unwrap_or((url, ""));
+    before.rfind('@').or_else(|| {
+        let mut hosts = before.split('/').next().unwrap_or_default().split(',');
+        let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+        let are_hosts = hosts.all(|place| host_and_port(place).is_some_and(|(_, port)| is_port(port)));
+        let is_query = after.split(['@', '&']).next().is_some_and(|first| first.contains('='));
+        if are_hosts && is_query { None } else { url.rfind('@') }
+    })
+}
+
+/// `name`, `name:port` or `[address]:port`.
+fn host_and_port(place: &str) -> Option<(&str, &str)> {
+    match place.strip_prefix('[') {
+        Some(rest) => {
+            let (name, port) = rest.split_once(']')?;
+            Some((name, if port.is_empty() { port } else { port.strip_prefix(':')? }))
+        }
+        None => Some(place.split_once(':').unwrap_or((place, ""))),
+    }
+}
+
 /// A `%` that does not begin a code stands for itself.
 fn decode(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }
 
-/// `keyword = value keyword = 'quoted value'`, with `\'` and `\\` in either kind of value.
+/// `keyword = value keyword = 'quoted value'`, with `\'` and `\\` in either kind of value, and `''` for a quote in a quoted one
+/// (libpq refuses that, so it has no other meaning).
 fn keyword_pairs(text: &str) -> Option<Pairs> {
     let mut pairs = Vec::new();
     let mut rest = text;
@@ -70,11 +88,12 @@ fn keyword_pairs(text: &str) -> Option<Pairs> {
         let quoted = after.starts_with('\'');
         let mut value = String::new();
         let mut ended = !quoted;
-        let mut letters = after.char_indices().skip(usize::from(quoted));
+        let mut letters = after.char_indices().skip(usize::from(quoted)).peekable();
         let mut end = after.len();
         while let Some((at, letter)) = letters.next() {
             match letter {
                 '\\' => value.push(letters.next()?.1),
+                '\'' if quoted && letters.next_if(|(_, next)| *next == '\'').is_some() => value.push('\''),
                 '\'' if quoted => {
                     ended = true;
                     end = at + 1;
@@ -111,12 +130,28 @@ mod tests {
             ("postgres://u:p@s:s/w%r#d@h/d", "p@s:s/w%r#d"),
             ("postgresql://u:p?w@h:1/d?application_name=a", "p?w"),
             ("postgres://u:p@h/d?application_name=a@b", "p"),
+            ("postgres://u:p?w=1@h/d", "p?w=1"),
+            (r"host=h user=u password='it''s' dbname=d", "it's"),
+            (r"host=h user=u password='''' dbname=d", "'"),
             (r"host=h user=u password='it\'s \\ @:/%#' dbname=d", r"it's \ @:/%#"),
             (r"host=h password=p@s:s/w%r#d\ e dbname = d", "p@s:s/w%r#d e"),
         ] {
             assert_eq!(of(text, "password").as_deref(), Some(password), "{text}");
             assert_eq!(of(text, "host").as_deref(), Some("h"), "{text}");
             assert_eq!(of(text, "dbname").as_deref(), Some("d"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_at_sign_in_a_value_of_the_query_ends_no_login() {
+        for text in [
+            "postgres://localhost/db?application_name=me@host",
+            "postgres://localhost?application_name=me@host",
+            "postgres://localhost:5432/db?connect_timeout=3&application_name=me@host",
+        ] {
+            assert_eq!(of(text, "host").as_deref(), Some("localhost"), "{text}");
+            assert_eq!(of(text, "application_name").as_deref(), Some("me@host"), "{text}");
+            assert_eq!(of(text, "user"), None, "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use industry_treemap::load::report::HEADER;
+use industry_treemap::HEADER;
 use tempfile::TempDir;
 
 use super::{

@@ -1,0 +1,84 @@
+//! Where Postgres is: connection strings from a setting, or from the file that its twin names.
+
+use std::{fmt, fs, path::PathBuf};
+
+use super::Problems;
+use crate::postgres::url::DatabaseUrl;
+
+/// Where Postgres is: shared by every command that talks to it.
+#[derive(Debug, clap::Args)]
+pub struct DatabaseArgs {
+    /// Postgres, as `postgres://user:password@host:5432/database` or `host=... user=... dbname=...`
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<Secret>,
+    /// A file that holds the database URL, instead of `DATABASE_URL`
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    database_url_file: Option<PathBuf>,
+}
+
+/// Where LISTEN goes.
+#[derive(Debug, clap::Args)]
+pub struct ListenArgs {
+    /// A direct or session connection for LISTEN, where `DATABASE_URL` goes through a transaction pooler
+    #[arg(long, env = "LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    listen_database_url: Option<Secret>,
+    /// A file that holds the URL for LISTEN, instead of `LISTEN_DATABASE_URL`
+    #[arg(long, env = "LISTEN_DATABASE_URL_FILE", value_name = "FILE")]
+    listen_database_url_file: Option<PathBuf>,
+}
+
+/// A connection string that `Debug` does not show.
+#[derive(Clone)]
+struct Secret(String);
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl DatabaseArgs {
+    /// The database to talk to. Fails when it is missing, given twice, or not a connection string.
+    pub fn check(&self) -> Result<DatabaseUrl, Problems> {
+        Problems::or(|problems| problems.note(self.read()))
+    }
+
+    pub(super) fn read(&self) -> Result<DatabaseUrl, String> {
+        url_of("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())?.ok_or_else(|| {
+            "DATABASE_URL is not set; expected postgres://user:password@host:5432/database, \
+             in the environment, with --database-url, or in a file named by DATABASE_URL_FILE"
+                .into()
+        })
+    }
+}
+
+impl ListenArgs {
+    pub(super) fn read(&self) -> Result<Option<DatabaseUrl>, String> {
+        url_of("LISTEN_DATABASE_URL", self.listen_database_url.as_ref(), self.listen_database_url_file.as_ref())
+    }
+}
+
+fn url_of(setting: &str, text: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<DatabaseUrl>, String> {
+    let text = text.map(|secret| secret.0.clone()).filter(|text| !text.trim().is_empty());
+    let text = match (text, file) {
+        (Some(_), Some(_)) => return Err(format!("{setting} and {setting}_FILE are both set; set one of them")),
+        (Some(text), None) => text,
+        (None, None) => return Ok(None),
+        (None, Some(file)) => fs::read_to_string(file)
+            .map_err(|error| format!("{setting}_FILE names {}, which cannot be read: {error}", file.display()))?,
+    };
+    let url = DatabaseUrl::parse(&text).map_err(|problem| format!("{setting} {problem}"))?;
+    if url.is_unverified() {
+        tracing::warn!(
+            "{setting} says sslmode=require: the connection is encrypted, but any server is trusted; sslmode=verify-full \
+             verifies it, with sslrootcert=FILE for a CA of your own"
+        );
+    }
+    Ok(Some(url))
+}
