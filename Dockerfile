@@ -1,9 +1,9 @@
-# The treemap service: one static-enough binary on distroless, as nobody, writing nothing. Built by `make image`.
+# The treemap service: one binary on distroless. It runs as an unprivileged user and writes nothing. Built by `make image`.
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 ENV CARGO_HOME=/usr/local/cargo
 WORKDIR /src
 
-# Dependencies alone, kept as a layer until Cargo.toml or Cargo.lock changes: the sources are stand-ins.
+# Builds only the dependencies, with placeholder sources. The layer is cached until Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
  && echo 'fn main() {}' | tee build.rs src/main.rs benches/database.rs benches/scaling.rs benches/serving.rs >/dev/null \
@@ -16,11 +16,11 @@ COPY proto proto
 COPY migrations migrations
 COPY src src
 COPY benches benches
-# Newer than the stand-ins, whatever the clock of the checkout says.
+# Makes the sources newer than the placeholders, whatever their file times are.
 RUN touch build.rs src/main.rs src/lib.rs \
  && cargo build --release --locked --bin treemap
 
-# With C's library, the system's CAs and its time zones; without shell or package manager.
+# Has the C library, the CAs of the system and the time zones. Has no shell and no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 ARG VERSION=0.1.0
 ARG REVISION=unknown

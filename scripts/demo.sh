@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The treemap on this machine, from nothing: a private Postgres in .demo, migrated, loaded, refreshed and served.
-# DATA=folder takes real reports and company lists from there; without it a synthetic sample is made.
-# Ctrl-C stops all of it; the next run goes on with what is there. Start over with: rm -rf .demo
+# Sets up and serves the treemap on this machine: starts a private Postgres in .demo, migrates, loads, refreshes, serves.
+# DATA=folder loads real reports and company lists from that folder; without it the script makes a synthetic sample.
+# Ctrl-C stops everything. The next run continues with the data in .demo. To start over: rm -rf .demo
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -20,7 +20,7 @@ if [ ! -e "$demo/postgres/PG_VERSION" ]; then
   rm -rf "$demo/postgres"
   place=$demo/postgres
   if [ "$(id -u)" = 0 ] && ! as_postgres test -x "$PWD"; then
-    # The one whom root steps down to cannot enter this folder (in root's home, say).
+    # The user that runs Postgres instead of root cannot enter this folder (for example in root's home).
     place=$(mktemp -d /var/tmp/treemap-demo-XXXXXX)
     ln -sfn "$place" "$demo/postgres"
   fi
@@ -49,12 +49,12 @@ trap 'exit 0' INT TERM
 
 port=54320
 while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
-# A Postgres that an earlier run could not stop is in the way of this one.
+# Stops a Postgres that an earlier run could not stop: it would block this one.
 as_postgres "$bin/pg_ctl" -D "$data" -m fast stop >/dev/null 2>&1 || true
 as_postgres "$bin/pg_ctl" -D "$data" -w -l "$data/log" -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=" start >/dev/null ||
   die "Postgres does not start; see $data/log"
 
-# Real and synthetic figures are kept apart.
+# Real and synthetic data go into separate databases.
 database=$([ -n "${DATA:-}" ] && echo reports || echo sample)
 password=$(cat "$demo/password")
 exists=$(PGPASSWORD=$password "$bin/psql" -h 127.0.0.1 -p $port -U treemap -d postgres -XAtc "SELECT 1 FROM pg_database WHERE datname = '$database'")
@@ -87,7 +87,7 @@ if [ "$(cat "$loaded" 2>/dev/null)" != "${DATA:-sample}" ]; then
 fi
 
 say "serving"
-# Any free port for the admin side: somebody's 8080 is in use.
+# Any free port for the admin port: 8080 may be in use.
 TREEMAP_ADMIN_ADDR=${TREEMAP_ADMIN_ADDR:-127.0.0.1:0} "$treemap" serve &
 server=$!
 address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the image as ops do, and looks that it keeps its promises: as PID 1, as nobody, on a file system that cannot be written.
-# Needs root and buildah; starts a Postgres of its own. Usage: scripts/image-check.sh [NAME]
+# Runs the image as in production, and checks it: as PID 1, as nobody, on a read-only file system.
+# Needs root and buildah; starts its own Postgres. Usage: scripts/image-check.sh [NAME]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -18,7 +18,7 @@ end() {
   rm -rf "$folder"
 }
 trap end EXIT
-is() { # what, got, wanted
+is() { # name, actual, expected
   [ "$2" = "$3" ] || die "$1 is '$2', not '$3'"
   say "$1: $2"
 }
@@ -49,7 +49,7 @@ as_postgres "$(postgres_bin)/pg_ctl" -D "$folder/data" -w -l "$folder/log" \
   -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c fsync=off" start >/dev/null
 url="postgres://postgres@127.0.0.1:$port/postgres"
 
-# What a container is, by hand: process 1 of its own, its root read-only, its user nobody.
+# Does what a container runtime does: own PID namespace (process 1), read-only root, user nobody.
 inside() {
   exec unshare --mount --pid --fork --kill-child sh -c '
     mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec chroot --userspec=65532:65532 --groups= "$0" /treemap "$@"' \

@@ -1,4 +1,4 @@
-# What the scripts share. Sourced, from the project's folder.
+# Functions shared by the scripts, which source this file from the folder of the project.
 
 say() { echo "== $*"; }
 
@@ -11,7 +11,7 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# The folder with initdb and the others, or nothing: Debian keeps them off the PATH, newest version last.
+# Prints the folder with initdb and the other programs of Postgres (the newest version), or nothing. Debian does not put them on the PATH.
 postgres_bin() {
   local folder
   for folder in $(ls -d /usr/lib/postgresql/*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin 2>/dev/null | sort -Vr) \
@@ -23,20 +23,20 @@ postgres_bin() {
   done
 }
 
-# The major version of the Postgres of this machine, or of the one that Debian would install.
+# Prints the major version of the Postgres on this machine, or of the one that Debian would install.
 postgres_major() {
   local bin
   bin=$(postgres_bin)
   if [ -n "$bin" ]; then
     "$bin/postgres" --version | grep -oE '[0-9]+' | head -1
   else
-    # A new machine has no lists yet.
+    # A new machine has no package lists yet.
     as_root apt-get update -qq >&2
     apt-cache depends postgresql | grep -oE 'postgresql-[0-9]+' | grep -oE '[0-9]+' | head -1
   fi
 }
 
-# A Python that has a module, or nothing: the system's, where Debian's packages go, or the one on the PATH.
+# Prints a Python that has the module $1, or nothing. Tries the system's Python, where Debian installs packages, then the one on the PATH.
 python_with() {
   local python
   for python in /usr/bin/python3 "$(command -v python3 || true)"; do
@@ -47,12 +47,12 @@ python_with() {
   done
 }
 
-# grpcurl as setup.sh builds it, or as it is installed, or nothing.
+# Prints the path of the grpcurl that setup.sh builds, or else of the installed one, or nothing.
 grpcurl_path() {
   if [ -x .tools/bin/grpcurl ]; then echo .tools/bin/grpcurl; else command -v grpcurl || true; fi
 }
 
-# Runs a program of Postgres as somebody it accepts: it refuses root.
+# Runs a program of Postgres as a user other than root: Postgres refuses root.
 as_postgres() {
   if [ "$(id -u)" = 0 ]; then (cd / && runuser -u "$(postgres_user)" -- "$@"); else "$@"; fi
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the Kubernetes manifests together and checks them against the published schemas, strictly: no unknown field, none missing.
+# Builds the Kubernetes manifests and checks them strictly against the published schemas: no unknown field, no missing field.
 # Fetches kustomize (with Go 1.22 or newer) and the schemas (with Python) into .tools, once.
 set -euo pipefail
 cd "$(dirname "$0")/.."

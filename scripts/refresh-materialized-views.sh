@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Refreshes mv_treemap_data with nothing but psql, for pipelines that have no more: prints its state before and after, and its size.
-# Works through a transaction pooler. Exit code 0 only when the view was refreshed; the reason is on standard error otherwise.
+# Refreshes mv_treemap_data with psql alone, for pipelines that have nothing else. Prints the state of the view before and after, and its size.
+# Works through a transaction pooler. The exit code is 0 only when the view was refreshed; otherwise the reason is on standard error.
 # Usage: DATABASE_URL=postgres://... scripts/refresh-materialized-views.sh
 set -euo pipefail
 
@@ -11,11 +11,11 @@ fail() {
 
 [ -n "${DATABASE_URL:-}" ] || fail "DATABASE_URL is not set; expected postgres://user:password@host:5432/database"
 command -v psql >/dev/null || fail "psql is not installed; on Debian: apt-get install postgresql-client"
-# Other libraries' word, which psql does not know.
+# A keyword of other libraries. psql does not know it.
 url=$(sed -E 's/([?&])pgbouncer=[^&]*&?/\1/; s/[?&]$//' <<<"$DATABASE_URL")
 export PGCONNECT_TIMEOUT=10 PGAPPNAME=${PGAPPNAME:-refresh-materialized-views}
 
-# Statements by standard input, each on its own: no session state, nothing prepared.
+# Reads statements from standard input and runs them one by one: no session state, nothing prepared.
 sql() {
   psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --pset footer=off "$url" || fail "$1"
 }
@@ -34,9 +34,9 @@ SQL
 echo "before:"
 state
 echo "refreshing ..."
-# Waits for a refresh that is running, then refreshes all the same: that one may not have seen the rows just loaded.
+# Waits for a running refresh, then refreshes again: the running one may not have seen the rows just loaded.
 sql "the view was not refreshed; it is as it was before" <<'SQL'
-BEGIN;
+BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = '300s';
 SET LOCAL lock_timeout = '300s';
 SELECT outcome, row_count AS rows, data_date, round(seconds::numeric, 2) AS seconds FROM public.refresh_treemap_data();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to it that what the demo, the tests and the benchmarks need beside Rust is there: installs it on Debian and Ubuntu,
-# names the packages on macOS. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|h2load|npm|buildah ...
+# Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
+# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|h2load|npm|buildah ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -17,7 +17,7 @@ for tool in "$@"; do
     asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
-    # Not packaged by Debian; its own toolchain builds it below.
+    # Debian has no package of it. Go builds it below.
     grpcurl) [ -n "$(grpcurl_path)" ] || command -v go >/dev/null || missing+=(golang-go ca-certificates) ;;
     *) die "setup.sh does not know $tool; see its first lines" ;;
   esac
@@ -36,6 +36,6 @@ fi
 
 if [[ " $* " == *" grpcurl "* ]] && [ -z "$(grpcurl_path)" ]; then
   say "building grpcurl into .tools/bin"
-  # The newest version that Debian's Go can build.
+  # The newest version that the Go of Debian can build.
   GOBIN=$PWD/.tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.9
 fi
