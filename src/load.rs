@@ -1,10 +1,10 @@
-//! Loads what ASIC and the ASX publish into the two source tables: all of a file, or nothing of it.
+//! Loads the published files of ASIC and the ASX into the two source tables. A file is loaded whole or not at all.
 //!
-//! - [`text`]: bytes to text, whatever their encoding
-//! - [`report`]: one daily report: its name, its rows
-//! - [`plan`]: which files are reports, and which revision of a date counts
-//! - [`shorts`]: reports into `shorts`, a batch of dates per transaction
-//! - [`companies`]: a company list into `"company-metadata"`
+//! - [`text`]: decodes the bytes of a file, in any of the published encodings
+//! - [`report`]: parses one daily report: its file name and its rows
+//! - [`plan`]: finds the reports among the given paths, and orders the revisions of a date
+//! - [`shorts`]: loads reports into `shorts`, a batch of dates per transaction
+//! - [`companies`]: loads a company list into `"company-metadata"`
 
 pub mod companies;
 pub mod plan;
@@ -14,7 +14,7 @@ pub mod text;
 
 use std::path::PathBuf;
 
-/// A file that was not loaded, and why: what was found, what was expected.
+/// A file that was not loaded, and the reason: what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct Refused {

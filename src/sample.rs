@@ -1,5 +1,5 @@
-//! Synthetic daily reports and a company list in the real formats, for trying the service and testing it where no real
-//! ones are at hand. The same arguments write the same bytes. Everything in it says that it is synthetic.
+//! Writes synthetic daily reports and a company list in the real formats, for trials and tests without real files. The
+//! same arguments write the same bytes. Every file is marked as synthetic.
 
 use std::{
     fmt::Write,
@@ -14,10 +14,10 @@ use jiff::civil::{Date, Weekday};
 
 use crate::load::report::{HEADER, ReportName};
 
-/// The first day whose report is ASCII with commas; those before are UTF-16 with tabs.
+/// The first day whose report is ASCII with commas; earlier reports are UTF-16 with tabs.
 const COMMA_ERA: Date = jiff::civil::date(2022, 6, 3);
 
-/// The ASX industry groups, with how many of 100 companies are in each, roughly as they are listed.
+/// The ASX industry groups, each with its approximate share of 100 listed companies.
 const INDUSTRIES: [(&str, u32); 27] = [
     ("Automobiles & Components", 1),
     ("Banks", 1),
@@ -55,27 +55,27 @@ pub struct Sample {
     pub companies: u32,
     /// The first day that may have a report; weekends have none.
     pub from: Date,
-    /// The last such day.
+    /// The last day that may have a report.
     pub to: Date,
-    /// Another seed, other figures.
+    /// The seed of the random figures.
     pub seed: u64,
 }
 
-/// A company and where its short position stands.
+/// A company and its current short position.
 struct Company {
     code: String,
     industry: &'static str,
     issued: f64,
-    /// The percentage that its short position tends to.
+    /// The percentage to which its short position returns.
     usual: f64,
     percent: f64,
 }
 
 impl Sample {
-    /// Writes the reports into `folder`/reports and the list to `folder`/companies.csv. The folder must be new or empty;
-    /// it appears whole or not at all.
+    /// Writes the reports into `folder`/reports and the list to `folder`/companies.csv. The folder must be new or
+    /// empty. Either all files appear in it, or none.
     ///
-    /// Fails: the folder holds something, cannot be written, or there is no weekday between the dates.
+    /// Fails: the folder is not empty or cannot be written, or there is no weekday between the dates.
     pub fn write(&self, folder: &Path) -> anyhow::Result<Written> {
         ensure!(self.from <= self.to, "there is no day from {} to {}", self.from, self.to);
         match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
@@ -92,7 +92,7 @@ impl Sample {
             Ok(written)
         });
         if written.is_err() {
-            // What is left of it helps nobody, and it may be left only because nothing can be written there.
+            // Remove the partial files. An error here is ignored: the first error is the one to report.
             let _ = fs::remove_dir_all(&partial);
         }
         written.with_context(|| format!("cannot write the sample to {}", folder.display()))
@@ -133,12 +133,12 @@ impl Sample {
 pub struct Written {
     /// Reports, one per weekday.
     pub reports: usize,
-    /// Their rows.
+    /// Rows of all reports.
     pub rows: usize,
 }
 
 fn company(number: u32, rng: &mut Rng) -> Company {
-    // The first companies cover every industry once; the others fall as on the ASX.
+    // The first companies cover each industry once. The others are distributed roughly as on the ASX.
     let industry = INDUSTRIES.get(number as usize).map_or_else(
         || {
             let mut place = rng.u32(0..INDUSTRIES.iter().map(|(_, share)| share).sum());
@@ -170,7 +170,7 @@ fn code(number: u32) -> String {
     (0..length).rev().map(digit).collect()
 }
 
-/// The company list, in the layout that has a title.
+/// The company list, in the layout with a title.
 fn list(companies: &[Company]) -> String {
     let mut text =
         "SYNTHETIC list of companies, none of them real\n\nCompany name,ASX code,GICS industry group\n".to_owned();
@@ -180,17 +180,17 @@ fn list(companies: &[Company]) -> String {
     text
 }
 
-/// The report of a day, as the companies go through it.
+/// The report of one day. Moves the short position of each company by one step.
 fn report(date: Date, companies: &mut [Company], rng: &mut Rng) -> (Vec<u8>, usize) {
     let commas = date >= COMMA_ERA;
     let (delimiter, padding, end) = if commas { (",", "", "\r\n") } else { ("\t", " ", "\n") };
     let mut text = HEADER.join(delimiter) + end;
     let mut rows = 0;
     for company in companies {
-        // A random walk in proportion to the position, drawn back to what is usual for it.
+        // A random walk: the step is proportional to the position, and the position returns to its usual value.
         company.percent *= (rng.f64() - 0.5).mul_add(0.1, 1.0);
         company.percent += (company.usual - company.percent) * 0.005;
-        // Now and then nobody is short, and the company is not reported.
+        // Sometimes a company has no short positions and is not in the report.
         if rng.u32(0..100) == 0 {
             continue;
         }

@@ -1,5 +1,5 @@
-//! When a refresh is due: a cron pattern in a time zone. Daylight saving is croner's business: a wall-clock time that is
-//! skipped in spring runs at the first instant after the gap, one that comes twice in autumn runs once.
+//! When a refresh is due: a cron pattern in a time zone. The croner library handles daylight saving: a wall-clock time
+//! that is skipped in spring runs at the first instant after the gap; a time that comes twice in autumn runs once.
 
 use croner::{
     Cron,
@@ -7,7 +7,7 @@ use croner::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 
-/// A pattern that fires, and the zone whose clock it is read by.
+/// A cron pattern that fires again, and its time zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     cron: Cron,
@@ -15,9 +15,9 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Reads a pattern of five fields (minute, hour, day, month, weekday), or of six with seconds in front.
+    /// Parses a pattern of five fields (minute, hour, day, month, weekday), or of six with seconds in front.
     ///
-    /// Fails: it is no pattern, or one that never fires.
+    /// Fails: the text is not a pattern, or the pattern never fires.
     pub fn parse(pattern: &str, zone: TimeZone) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let cron = parser.parse(pattern.trim()).map_err(|error| error.to_string())?;
@@ -30,7 +30,7 @@ impl Schedule {
         self.cron.find_next_occurrence(&instant.to_zoned(self.zone.clone()), false).ok().map(|tick| tick.timestamp())
     }
 
-    /// The last tick at or before `instant`: the same on every replica, whatever their clocks differ by.
+    /// The last tick at or before `instant`. Ticks are the same on every replica, even when their clocks differ.
     pub fn last_due(&self, instant: Timestamp) -> Option<Timestamp> {
         self.cron.find_previous_occurrence(&instant.to_zoned(self.zone.clone()), true).ok().map(|tick| tick.timestamp())
     }
@@ -44,7 +44,7 @@ mod tests {
         Schedule::parse(pattern, TimeZone::get("Australia/Sydney").unwrap()).unwrap()
     }
 
-    /// The ticks from one instant until another, both ways: forward by `next`, and as `last_due` tells them each minute.
+    /// The ticks between two instants, computed in two ways that must agree: by `next`, and by `last_due` each minute.
     fn ticks(schedule: &Schedule, from: &str, until: &str) -> Vec<String> {
         let (from, until): (Timestamp, Timestamp) = (from.parse().unwrap(), until.parse().unwrap());
         let forward: Vec<_> = std::iter::successors(schedule.next(from), |tick| schedule.next(*tick))
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_default_runs_once_a_day_through_both_changes_of_the_clock_in_sydney() {
         let schedule = sydney("0 3 * * *");
-        // The clock goes from 02:00 to 03:00 on 4 October 2026: three in the morning comes an hour sooner.
+        // The clock goes from 02:00 to 03:00 on 4 October 2026: 03:00 comes an hour sooner.
         assert_eq!(
             ticks(&schedule, "2026-10-02T00:00:00Z", "2026-10-05T00:00:00Z"),
             ["2026-10-02T17:00:00Z", "2026-10-03T16:00:00Z", "2026-10-04T16:00:00Z"]

@@ -1,4 +1,4 @@
-//! The state of the view, and whether it is fit to be served.
+//! The state of the view, and its problems.
 
 use std::{collections::HashMap, time::SystemTime};
 
@@ -16,25 +16,25 @@ use crate::{
     view::contents::{Refresh, View},
 };
 
-/// All that `treemap status` tells.
+/// Everything that `treemap status` shows.
 #[derive(Debug)]
 pub struct Status {
     /// What the view holds.
     pub view: View,
     /// The newest refreshes, newest first.
     pub refreshes: Vec<Refresh>,
-    /// When the schedule refreshes next; `None` when it is switched off.
+    /// The next tick of the schedule; `None` when it is switched off.
     pub next_tick: Option<Timestamp>,
-    /// How many trading days the newest report lies behind today.
+    /// How many trading days the newest report is behind today.
     pub lag: Option<usize>,
-    /// What ops should act upon, as sentences; empty when all is well.
+    /// Problems that ops should fix, one sentence each; empty when all is well.
     pub problems: Vec<String>,
 }
 
 impl Status {
     /// Reads everything.
     ///
-    /// Fails: the database is out of reach, or the role may not read what it has to.
+    /// Fails: the database cannot be reached, or the role lacks a privilege.
     pub async fn read(session: &Session, tolerance: Tolerance, clock: &Clock) -> Result<Self, DbError> {
         let view = View::read(session).await?;
         let refreshes =
@@ -44,7 +44,7 @@ impl Status {
             problems.push("mend the above with: treemap migrate".into());
         }
         match &view {
-            // Named by the differences already.
+            // The differences already include these.
             View::Missing | View::Foreign => {}
             View::Unpopulated => problems.push("the view was never filled; fill it with: treemap refresh".into()),
             View::Populated(contents) => problems.extend(staleness(contents.freshness, tolerance)),
@@ -57,7 +57,7 @@ impl Status {
         Ok(Self { view, refreshes, next_tick, lag, problems })
     }
 
-    /// The same for machines.
+    /// The status as JSON.
     pub fn json(&self) -> Value {
         let contents = self.view.contents();
         let freshness = contents.map(|contents| contents.freshness).unwrap_or_default();
@@ -117,14 +117,14 @@ fn staleness(freshness: Freshness, tolerance: Tolerance) -> Vec<String> {
     stale
 }
 
-/// The weekdays after `date` until `today`, both in the exchange's zone. Public holidays are counted: nobody tells us of
-/// them.
+/// The number of weekdays after `date` up to and including `today`, both in the time zone of the exchange. Public
+/// holidays are counted too: the service has no calendar of them.
 pub fn trading_days(date: Date, today: Date) -> usize {
     let days = date.series(jiff::ToSpan::days(1)).skip(1).take_while(|day| *day <= today);
     days.filter(|day| !matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday)).count()
 }
 
-/// A duration in its largest fitting unit, as a person would say it.
+/// A duration in whole seconds, minutes, hours or days, for people to read.
 pub fn words(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     match seconds {

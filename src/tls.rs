@@ -1,4 +1,4 @@
-//! What both sides of TLS share: the cryptography, and certificates and keys from PEM files.
+//! Shared by TLS to Postgres and TLS to clients: the crypto provider, and certificates and keys from PEM files.
 
 pub mod listener;
 
@@ -9,14 +9,14 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-/// The cryptography, named wherever it is needed: a default of the process would be one more thing to be set in time.
+/// The crypto provider. It is always passed explicitly: a default of the process would have to be set before first use.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The certificates of a PEM file, in its order.
+/// The certificates of a PEM file, in the order of the file.
 ///
-/// Fails: it cannot be read, or holds none.
+/// Fails: the file cannot be read, or holds no certificate.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
     match read() {
@@ -27,7 +27,7 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 
 /// The private key of a PEM file.
 ///
-/// Fails: it cannot be read, or holds none.
+/// Fails: the file cannot be read, or holds no private key.
 pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
         pem::Error::NoItemsFound => format!("{} holds no unencrypted private key in PEM form", file.display()),

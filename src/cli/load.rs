@@ -10,7 +10,7 @@ use crate::{
     postgres::Session,
 };
 
-/// Load what ASIC and the ASX publish into the source tables
+/// Load the published files of ASIC and the ASX into the source tables
 #[derive(Debug, clap::Args)]
 pub struct Load {
     #[command(subcommand)]
@@ -19,15 +19,15 @@ pub struct Load {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// ASIC's daily reports: each date is replaced as a whole, by its highest revision
+    /// Load ASIC's daily reports; the highest revision of a date replaces all its rows
     Shorts {
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Reports (RRyyyymmdd-vvv-SSDailyAggShortPos.csv), or folders of them
+        /// Reports (RRyyyymmdd-vvv-SSDailyAggShortPos.csv), or folders that contain them
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// The ASX list of companies: names and industry groups by code
+    /// Load the ASX list of companies: code, name and industry group
     Companies {
         #[command(flatten)]
         database: DatabaseArgs,

@@ -2,15 +2,15 @@ use std::process::ExitCode;
 
 use crate::{config::DatabaseArgs, migrate, postgres::Session};
 
-/// Create or update the tables, the view and its functions; safe to run again, and to start several times at once
+/// Create or update the tables, the view and its functions; safe to repeat, and to run several times at once
 #[derive(Debug, clap::Args)]
 pub struct Migrate {
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Change nothing; say what is missing, and exit with 1 if anything is
+    /// Change nothing; list what is missing or different, and exit with 1 if anything is
     #[arg(long, conflicts_with = "down")]
     check: bool,
-    /// Drop the view, its log and its functions; the source tables stay
+    /// Drop the view, its refresh log and its functions; keep the source tables
     #[arg(long)]
     down: bool,
 }

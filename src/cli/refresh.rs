@@ -11,7 +11,7 @@ use crate::{
     view::contents::{Refresh as Logged, View},
 };
 
-/// Refresh the view now, and show it before and after
+/// Refresh the view now, and show its state before and after
 ///
 /// The exit code is 0 when the view was refreshed, 1 when it was not, and 2 when the command line is wrong.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use crate::sample;
 /// Write synthetic reports and a company list in the real formats into a new folder
 #[derive(Debug, clap::Args)]
 pub struct Sample {
-    /// The folder: new, or empty
+    /// The folder to write to; must be new or empty
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// How many companies to list
@@ -16,13 +16,13 @@ pub struct Sample {
     /// The first day; reports before 2022-06-03 are in the older format
     #[arg(long, default_value = "2020-01-01", value_name = "YYYY-MM-DD")]
     from: Date,
-    /// The last day; today if not given
+    /// The last day [default: today]
     #[arg(long, value_name = "YYYY-MM-DD")]
     to: Option<Date>,
-    /// The same seed, companies and days give the same files
+    /// Seed of the random figures; the same arguments give the same files
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Leave a sample that is already in the folder as it is, for a start that may be repeated
+    /// Do nothing if the folder already holds a sample; for scripts that may run again
     #[arg(long)]
     keep: bool,
 }

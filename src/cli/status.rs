@@ -9,10 +9,10 @@ use crate::{
     view::contents::{Contents, Refresh, View},
 };
 
-/// Show how fresh the view is and whether it is as it should be
+/// Show how fresh the view is, and its problems
 ///
-/// The exit code is 0 when all is well, 1 when something is to be mended or the state cannot be read, and 2 when the
-/// command line is wrong.
+/// The exit code is 0 when all is well, 1 when there is a problem or the state cannot be read, and 2 when the command
+/// line is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Status {
     #[command(flatten)]
@@ -62,7 +62,7 @@ fn print(status: &State, clock: &Clock) {
     }
 }
 
-/// The newest refreshes as a table; nothing when there are none.
+/// Prints the newest refreshes as a table, or nothing when there are none.
 pub fn print_log(refreshes: &[Refresh]) {
     if refreshes.is_empty() {
         return;
@@ -82,7 +82,7 @@ pub fn print_log(refreshes: &[Refresh]) {
     table::print(&rows);
 }
 
-/// The view's state as names and values; the same names whatever the state.
+/// The state of the view as names and values. The names are the same in every state.
 pub fn summary(view: &View) -> [(&'static str, String); 6] {
     let of =
         |value: &dyn Fn(&Contents) -> Option<String>| view.contents().and_then(value).unwrap_or_else(|| "-".into());

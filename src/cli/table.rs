@@ -1,6 +1,6 @@
-//! Small tables for a terminal.
+//! Prints small tables to a terminal.
 
-/// Prints rows of equally many cells, each column as wide as its widest cell.
+/// Prints rows of cells; each column is as wide as its widest cell.
 pub fn print(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

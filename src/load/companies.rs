@@ -1,5 +1,5 @@
-//! The ASX list of companies into `"company-metadata"`: code, name and industry group. A company that is listed is
-//! updated or added; one that is not is left alone, for its short positions may still be reported.
+//! Loads the ASX list of companies into `"company-metadata"`: code, name and industry group. A company on the list is
+//! updated or added. A company that is not on the list stays: its short positions may still be reported.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{Refused, text::decode};
 use crate::postgres::{Session, error::DbError};
 
 const BOUND: Duration = Duration::from_secs(60);
-/// The layouts differ in title lines, order, case and further columns: a column is known by one of its names.
+/// The published layouts differ in title lines, column order, letter case and extra columns. Columns are found by name.
 const CODE: &str = "ASX code";
 const NAME: &str = "Company name";
 const INDUSTRY: &str = "GICS industry group";
@@ -22,18 +22,18 @@ pub struct Companies(BTreeMap<String, (String, String)>);
 /// What loading a list changed.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Companies of the list.
+    /// Companies on the list.
     pub listed: usize,
-    /// Companies that were not there before.
+    /// Companies that are new in the table.
     pub added: u64,
-    /// Companies whose name or industry group is another now.
+    /// Companies whose name or industry group changed.
     pub updated: u64,
 }
 
 impl Companies {
     /// Reads a list.
     ///
-    /// Fails: why none of it can be loaded.
+    /// Fails with the reason why the list cannot be loaded.
     pub fn read(path: &Path) -> Result<Self, Refused> {
         std::fs::read(path)
             .map_err(|error| error.to_string())
@@ -45,7 +45,7 @@ impl Companies {
         let text = decode(bytes)?;
         let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
         let mut records = reader.records();
-        // Title lines come before the header, and say nothing that is needed.
+        // Title lines may come before the header. They are skipped.
         let columns = loop {
             match records.next() {
                 Some(Ok(record)) => {
@@ -81,10 +81,10 @@ impl Companies {
         Ok(Self(companies))
     }
 
-    /// Puts the companies into the table, in one transaction. Columns that are not of the list keep what they hold, and
-    /// no unique index is needed.
+    /// Writes the companies to the table in one transaction. Columns that are not on the list keep their values. No
+    /// unique index is needed.
     ///
-    /// Fails: the database fails; nothing is changed then.
+    /// Fails: the database fails; then nothing is changed.
     pub async fn load(&self, session: &Session) -> Result<Loaded, DbError> {
         let codes: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let names: Vec<&str> = self.0.values().map(|(name, _)| name.as_str()).collect();
@@ -114,7 +114,7 @@ const INSERT: &str = r#"
     FROM unnest($1::text[], $2::text[], $3::text[]) AS new (code, name, industry)
     WHERE NOT EXISTS (SELECT FROM public."company-metadata" AS old WHERE old.stock_code::text = new.code)"#;
 
-/// Where code, name and industry group stand, if this line is the header.
+/// The positions of code, name and industry group, if this line is the header.
 fn columns(record: &StringRecord) -> Option<[usize; 3]> {
     let place = |name: &str| record.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
     Some([place(CODE)?, place(NAME)?, place(INDUSTRY)?])

@@ -1,4 +1,4 @@
-//! Which of the files that were named are reports, and which revision of a date counts.
+//! Finds the reports among the given paths, and orders the revisions of each date.
 
 use std::{
     collections::BTreeMap,
@@ -10,18 +10,18 @@ use jiff::civil::Date;
 
 use super::{Refused, report::ReportName};
 
-/// The reports of each date, and what was refused on sight.
+/// The reports of each date, and the paths that are not reports.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Per date its reports, the one that counts last.
+    /// The reports of each date by revision; the highest comes last.
     pub dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>,
-    /// Paths that were named and are no reports.
+    /// Given paths that are not reports, with the reason.
     pub refused: Vec<Refused>,
 }
 
 impl Plan {
-    /// Looks through files and folders. In a folder, and the folders in it, whatever is not named like a report is
-    /// passed over: reports lie among other files.
+    /// Searches files and folders, with their subfolders. In a folder, files that are not named like a report are
+    /// ignored: reports may lie among other files.
     pub fn of(paths: &[PathBuf]) -> Self {
         let mut plan = Self::default();
         for path in paths {

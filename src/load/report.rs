@@ -18,17 +18,17 @@ pub const HEADER: [&str; 5] = [
     "% of Total Product in Issue Reported as Short Positions",
 ];
 
-/// What the name of a report says. Orders by date, then revision.
+/// The date and the revision in the name of a report. Ordered by date, then by revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReportName {
-    /// The trading day that is reported.
+    /// The trading day of the report.
     pub date: Date,
-    /// 1 for the first publication; the highest of a date counts.
+    /// 1 for the first publication. The highest valid revision of a date is loaded.
     pub revision: u16,
 }
 
 impl ReportName {
-    /// Reads a file name; `None` when it is not that of a report.
+    /// Parses a file name; `None` when it is not the name of a report.
     pub fn of(path: &Path) -> Option<Self> {
         let middle = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
         let (date, revision) = middle.split_once('-')?;
@@ -48,16 +48,16 @@ impl ReportName {
 /// The rows of one report, ready for `COPY shorts FROM STDIN (FORMAT csv)`.
 #[derive(Debug)]
 pub struct Report {
-    /// How many there are; never none.
+    /// The number of rows; at least one.
     pub rows: usize,
-    /// Lines of the columns of `shorts` in order; an empty field is NULL.
+    /// The rows as CSV, with the columns of `shorts` in order; an empty field is NULL.
     pub copy: Vec<u8>,
 }
 
 impl Report {
-    /// Reads a whole report.
+    /// Parses a whole report.
     ///
-    /// Fails: why none of it can be loaded: the row, what is there, what was expected.
+    /// Fails with the reason: the line, what was found and what was expected.
     pub fn parse(date: Date, bytes: &[u8]) -> Result<Self, String> {
         let text = decode(bytes)?;
         let first_line = text.lines().next().unwrap_or_default();
@@ -108,19 +108,19 @@ impl Report {
     }
 }
 
-/// A number as Postgres reads it; empty for a blank or `-`, which mean none. `None` for anything else, NaN and infinity
-/// included.
+/// A number in a form that Postgres reads. Empty for a blank or `-`, which mean that there is no value. `None` for any
+/// other text, for NaN and for infinity.
 fn number(text: &str) -> Option<String> {
     if matches!(text, "" | "-") {
         return Some(String::new());
     }
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
-    // What is plainly written passes as it is; the rest (exponents) in our words, which Postgres cannot misread.
+    // Digits and points pass unchanged. Other forms (exponents) are written again as plain decimal numbers.
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     Some(if plain { text.to_owned() } else { value.to_string() })
 }
 
-/// The csv reader's error, in the words of this file.
+/// The error of the csv reader, worded like our own errors.
 fn in_words(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { pos, len, expected_len } => format!(

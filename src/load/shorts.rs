@@ -1,5 +1,5 @@
-//! Reports into `shorts`: each date is replaced as a whole, a batch of dates per transaction. One thread reads and
-//! checks files while Postgres takes in the batch before.
+//! Loads reports into `shorts`. Each date is replaced as a whole, and each transaction holds a batch of dates. One
+//! thread reads and checks files while Postgres writes the previous batch.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, pin::pin, time::Duration};
 
@@ -17,23 +17,23 @@ use super::{
 };
 use crate::postgres::Session;
 
-/// How much of a batch is gathered: enough that a commit costs little, little enough that memory stays small.
+/// The size of a batch in bytes: large enough that commits cost little, small enough that memory use stays low.
 const BATCH: usize = 4 << 20;
-/// A batch takes a fraction of a second, unless someone holds a lock.
+/// A batch takes a fraction of a second, unless another session holds a lock.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// What was loaded.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Reports that are in the table now.
+    /// Reports that were loaded.
     pub files: usize,
-    /// Their rows.
+    /// The rows of these reports.
     pub rows: usize,
-    /// The first and the last of their dates.
+    /// The first and the last date of these reports.
     pub span: Option<(Date, Date)>,
-    /// Reports of which a higher revision was loaded.
+    /// Reports that were skipped because a higher revision was loaded.
     pub superseded: usize,
-    /// Files of which nothing was loaded.
+    /// Files that were not loaded, with the reason.
     pub refused: Vec<Refused>,
 }
 
@@ -45,16 +45,16 @@ struct Batch {
     copy: Vec<u8>,
     superseded: usize,
     refused: Vec<Refused>,
-    /// Files that were looked at to make it.
+    /// Files that this batch covers, with the superseded and the refused ones.
     files: usize,
 }
 
-/// Loads what `plan` found, and tells `progress` after each batch how many files are done.
+/// Loads the reports of `plan`. Calls `progress` after each batch with the number of files that are done.
 ///
 /// Fails: the database fails. Batches that were committed stay: each holds whole dates.
 pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize, &Loaded)) -> anyhow::Result<Loaded> {
     let mut loaded = Loaded { refused: plan.refused, ..Loaded::default() };
-    // One batch is waiting while one is written: reading never runs further ahead.
+    // One batch may wait while another is written. The reader never gets further ahead.
     let (send, mut batches) = mpsc::channel(1);
     let reader = tokio::task::spawn_blocking(move || read(plan.dates, &send));
     let mut files = 0;
@@ -80,12 +80,13 @@ pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize,
     Ok(loaded)
 }
 
-/// Reads the reports date by date and sends them on in batches; ends early when nobody wants them any more.
+/// Reads the reports date by date and sends them in batches. Returns early when the receiver is gone.
 fn read(dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>, batches: &mpsc::Sender<Batch>) {
     let mut batch = Batch::default();
     for (date, mut reports) in dates {
         batch.files += reports.len();
-        // The highest revision that is whole; one that is refused must not take the date's data with it.
+        // Take the highest valid revision. When a revision is refused, the one before it is tried, so that the date
+        // does not lose its data.
         while let Some((_, path)) = reports.pop() {
             let report =
                 fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| Report::parse(date, &bytes));
@@ -112,9 +113,9 @@ async fn write(session: &Session, days: &[DateTime], copy: Bytes) -> Result<(), 
     session
         .transaction("load reports into shorts", BOUND, async {
             let client = session.client();
-            // Two loaders at once would both delete a date's old rows, and both add new ones.
+            // Without this lock, two loaders at once would both delete the old rows of a date and both insert new ones.
             client.batch_execute("SELECT pg_advisory_xact_lock(hashtextextended('treemap.load', 0))").await?;
-            // A table that has just been filled has no statistics, and without them the planner reads all of it for each batch.
+            // A table that has just been filled has no statistics. Without them, the planner scans all of it per batch.
             client.batch_execute("SET LOCAL enable_seqscan = off").await?;
             client
                 .execute_typed(
@@ -122,8 +123,8 @@ async fn write(session: &Session, days: &[DateTime], copy: Bytes) -> Result<(), 
                     &[(&days, Type::TIMESTAMP_ARRAY)],
                 )
                 .await?;
-            // The driver can only COPY through a prepared statement. It must be closed again within this transaction, or a
-            // transaction pooler keeps its name for the next client: this block drops it before COMMIT.
+            // The driver can COPY only through a prepared statement. It must be closed within this transaction:
+            // otherwise a transaction pooler keeps it for the next client. This block drops it before COMMIT.
             {
                 let statement = client.prepare(COPY).await?;
                 let mut sink = pin!(client.copy_in::<_, Bytes>(&statement).await?);

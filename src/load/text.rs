@@ -1,11 +1,12 @@
-//! The bytes of a published file as text. ASIC wrote UTF-16 until 2022-06-02, with ASCII files among them, and ASCII
-//! since: a file is judged by its own bytes, never by its date.
+//! Decodes the bytes of a published file to text. Until 2022-06-02 ASIC published UTF-16, with some ASCII files; since
+//! then it publishes ASCII. The encoding is detected from the bytes, never from the date.
 
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 
-/// Decodes to lines that end with LF: UTF-16 and UTF-8 with a byte order mark, UTF-8 without, and else Windows-1252, which Excel writes.
+/// Decodes a file to lines that end with LF. A byte order mark gives the encoding: UTF-16 or UTF-8. Without one, the
+/// file is UTF-8 if its bytes are valid UTF-8, and otherwise Windows-1252, which Excel writes.
 ///
-/// Fails: the file is empty, or no text.
+/// Fails: the file is empty or is not text.
 pub fn decode(bytes: &[u8]) -> Result<String, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
@@ -18,7 +19,7 @@ pub fn decode(bytes: &[u8]) -> Result<String, String> {
     if malformed || text.contains('\0') {
         return Err(format!("this is no text (read as {}): a binary file, or a damaged one", encoding.name()));
     }
-    // The csv reader counts lines as a person does only where they end with LF.
+    // The csv reader counts lines as an editor does only when they end with LF.
     Ok(text.replace("\r\n", "\n"))
 }
 

@@ -1,6 +1,6 @@
-//! TLS towards Postgres: libpq's `sslmode`, `sslrootcert`, `sslcert` and `sslkey`, as a rustls configuration.
+//! TLS to Postgres: libpq's `sslmode`, `sslrootcert`, `sslcert` and `sslkey`, as a rustls configuration.
 //!
-//! Stricter than libpq where nothing is said: it then encrypts if the server happens to, and verifies nothing.
+//! The default is stricter than libpq's: without `sslmode`, it encrypts only if the server can, and verifies nothing.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -16,16 +16,16 @@ use rustls::{
 
 use crate::tls::{certificates, private_key, provider};
 
-/// How a connection is encrypted, and whose word is taken for who answers.
+/// Whether a connection is encrypted, and how the server is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Not encrypted.
     Disable,
-    /// Encrypted; nobody is asked who answers.
+    /// Encrypted; the server is not verified.
     Require,
-    /// A certificate of a known CA, for whatever name.
+    /// Encrypted; the certificate must come from a trusted CA, for any host name.
     VerifyCa,
-    /// A certificate of a known CA, for the host that was asked for.
+    /// Encrypted; the certificate must come from a trusted CA and match the host name.
     VerifyFull,
 }
 
@@ -36,18 +36,18 @@ pub struct Settings {
     pub mode: Option<String>,
     /// `sslrootcert`: a file of CAs to trust instead of the system's, or `system`.
     pub roots: Option<String>,
-    /// `sslcert`: a file with our own certificate.
+    /// `sslcert`: a file with the client certificate.
     pub certificate: Option<PathBuf>,
     /// `sslkey`: a file with its key.
     pub key: Option<PathBuf>,
 }
 
 impl Settings {
-    /// The mode: as set, or by whether all hosts are `local`.
+    /// The mode from the settings. Without one, it depends on whether all hosts are `local`.
     pub fn mode(&self, local: bool) -> Result<Mode, String> {
         Ok(match self.mode.as_deref() {
             Some("disable") => Mode::Disable,
-            // As libpq does it: whoever names a CA wants it to be asked.
+            // As in libpq: with `sslrootcert`, `require` also verifies the CA.
             Some("require") if self.roots.is_some() => Mode::VerifyCa,
             Some("require") => Mode::Require,
             Some("verify-ca") => Mode::VerifyCa,
@@ -67,7 +67,7 @@ impl Settings {
         })
     }
 
-    /// What rustls needs for `mode`; files are read now.
+    /// The rustls configuration for `mode`. Reads the files now.
     pub fn client(&self, mode: Mode, direct: bool) -> Result<ClientConfig, String> {
         let provider = provider();
         let algorithms = provider.signature_verification_algorithms;
@@ -75,7 +75,7 @@ impl Settings {
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
         let builder = match mode {
-            // Never asked in the first case: the driver does not begin TLS then.
+            // With `Disable` the verifier is never called: the driver does not start TLS.
             Mode::Disable | Mode::Require => {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { known: None, algorithms }))
             }
@@ -112,7 +112,7 @@ impl Settings {
         match self.roots.as_deref() {
             None | Some("system") => {
                 let found = rustls_native_certs::load_native_certs();
-                // A store may hold certificates that are too odd to be of use.
+                // The store of the system may hold certificates that rustls cannot parse. They are skipped.
                 let (usable, _) = roots.add_parsable_certificates(found.certs);
                 if usable == 0 {
                     return Err("needs the CAs of this system to verify Postgres, and there are none; \
@@ -131,7 +131,7 @@ impl Settings {
     }
 }
 
-/// Verifies less than who answers: only the CA, or nothing.
+/// Verifies only the CA, or nothing; never the host name.
 #[derive(Debug)]
 struct Lenient {
     known: Option<Arc<WebPkiServerVerifier>>,
@@ -149,7 +149,7 @@ impl ServerCertVerifier for Lenient {
     ) -> Result<ServerCertVerified, Error> {
         let Some(known) = &self.known else { return Ok(ServerCertVerified::assertion()) };
         match known.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is the last thing that is looked at: all else was right.
+            // The name is verified last, so every other check has passed.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,4 @@
-//! What the view holds, and the log of its refreshes.
+//! Reads what the view holds, and the log of its refreshes.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ const BOUND: Duration = Duration::from_secs(30);
 /// What the view holds, or why it holds nothing.
 #[derive(Debug)]
 pub enum View {
-    /// There is no materialized view of that name.
+    /// The materialized view does not exist.
     Missing,
-    /// It is there without the log of its refreshes: published before this service, and to be migrated.
+    /// The view exists, but not the log of its refreshes: it is older than this service and has to be migrated.
     Foreign,
-    /// It was never filled: a restored schema, for one.
+    /// The view was never filled, for example after a restore of the schema only.
     Unpopulated,
-    /// It can be read.
+    /// The view can be read.
     Populated(Contents),
 }
 
@@ -31,16 +31,16 @@ pub struct Contents {
     pub rows: i64,
     /// Distinct industries.
     pub industries: i64,
-    /// Stocks of each period that has any, shortest first.
+    /// The number of stocks in each period that has any, shortest period first.
     pub periods: Vec<(String, i64)>,
-    /// When it was refreshed, and up to which report.
+    /// When the view was refreshed, and the date of its newest report.
     pub freshness: Freshness,
 }
 
 impl View {
     /// Reads the view's state.
     ///
-    /// Fails: the database is out of reach, or the role may not read the view.
+    /// Fails: the database cannot be reached, or the role may not read the view.
     pub async fn read(session: &Session) -> Result<Self, DbError> {
         const POPULATED: &str = "SELECT relispopulated, to_regclass('public.treemap_refreshes') IS NULL \
             FROM pg_catalog.pg_class WHERE oid = to_regclass('public.mv_treemap_data') AND relkind = 'm'";
@@ -74,7 +74,7 @@ impl View {
             .await
     }
 
-    /// The state in a word or two.
+    /// The state in one or two words.
     pub const fn state(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -84,35 +84,35 @@ impl View {
         }
     }
 
-    /// What it holds, if it can be read.
+    /// The contents of the view, if it is populated.
     pub const fn contents(&self) -> Option<&Contents> {
         if let Self::Populated(contents) = self { Some(contents) } else { None }
     }
 }
 
-/// A row of the log.
+/// A row of the refresh log.
 #[derive(Debug)]
 pub struct Refresh {
-    /// Its number.
+    /// The number of the refresh.
     pub id: i64,
-    /// The scheduled instant that it was for; `None` by hand, and for a changed source.
+    /// The tick of the schedule that caused it; `None` for a refresh by hand or after a change of the source.
     pub tick: Option<Timestamp>,
-    /// When it began, after waiting for others.
+    /// When it began, after it had waited for other refreshes.
     pub started_at: Timestamp,
-    /// When it was done.
+    /// When it ended.
     pub finished_at: Timestamp,
-    /// Rows of the view after it.
+    /// Rows of the view after the refresh.
     pub rows: i64,
-    /// The anchor then.
+    /// The anchor date of the refreshed view.
     pub data_date: Option<Date>,
-    /// Who made it.
+    /// Who refreshed the view.
     pub who: String,
 }
 
 impl Refresh {
-    /// The last five, newest first.
+    /// The last five refreshes, newest first.
     ///
-    /// Fails: the database is out of reach, or the role may not read the log.
+    /// Fails: the database cannot be reached, or the role may not read the log.
     pub async fn newest(session: &Session) -> Result<Vec<Self>, DbError> {
         const STATEMENT: &str = "SELECT id, tick, started_at, finished_at, row_count, data_date, who \
             FROM public.treemap_refreshes ORDER BY id DESC LIMIT 5";
