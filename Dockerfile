@@ -5,10 +5,10 @@ WORKDIR /src
 
 # Builds only the dependencies, with placeholder sources. The layer is cached until Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches \
- && echo 'fn main() {}' | tee build.rs src/main.rs benches/database.rs benches/scaling.rs benches/serving.rs >/dev/null \
+RUN mkdir -p src benches tests/conformance \
+ && echo 'fn main() {}' | tee build.rs src/main.rs benches/database.rs benches/scaling.rs benches/serving.rs tests/conformance/main.rs >/dev/null \
  && touch src/lib.rs \
- && cargo build --release --locked --bin treemap \
+ && cargo build --profile dist --locked --bin treemap \
  && rm -r src benches build.rs
 
 COPY build.rs ./
@@ -18,7 +18,7 @@ COPY src src
 COPY benches benches
 # Makes the sources newer than the placeholders, whatever their file times are.
 RUN touch build.rs src/main.rs src/lib.rs \
- && cargo build --release --locked --bin treemap
+ && cargo build --profile dist --locked --bin treemap
 
 # Has the C library, the CAs of the system and the time zones. Has no shell and no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -28,7 +28,7 @@ LABEL org.opencontainers.image.title="treemap" \
       org.opencontainers.image.description="gRPC service for the industry treemap of ASX short positions" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /src/target/release/treemap /treemap
+COPY --from=build /src/target/dist/treemap /treemap
 USER 65532:65532
 ENV TREEMAP_LISTEN_ADDR=[::]:50051 \
     TREEMAP_ADMIN_ADDR=[::]:8080

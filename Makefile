@@ -1,4 +1,4 @@
-.PHONY: demo test test-postgres soak lint bench image image-check manifests
+.PHONY: demo test test-postgres conformance soak lint bench image image-check manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
@@ -8,14 +8,20 @@ demo:
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg
-	cargo test --locked
-	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- answer:: refresher:: reload:: rpc:: serve::
+	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm curl grpcio clients
+	cargo test --locked -- --test-threads=4
+	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
 # The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
 test-postgres:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm
+	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm curl grpcio clients
 	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
+
+# The Connect conformance suite: every case for unary calls and server streams, in three protocols, over HTTP/1.1 and HTTP/2, with TLS and without.
+conformance:
+	scripts/setup.sh cc conformance
+	TREEMAP_CONFORMANCE=$(CURDIR)/.tools/bin/connectconformance TREEMAP_CONFORMANCE_PROTO=$(CURDIR)/.tools/conformance \
+		cargo test --locked --test conformance
 
 # Tests that take minutes: replicas that start and stop, and load during slow refreshes.
 soak:
@@ -25,13 +31,14 @@ soak:
 # Checks the format, the lints and the documentation.
 lint:
 	scripts/setup.sh cc
+	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:
-	scripts/setup.sh cc postgres h2load
+	scripts/setup.sh cc postgres h2load nghttpd
 	cargo bench --locked --bench database --bench serving --bench scaling
 
 # Builds the container image with docker, podman or buildah. If no registry is reachable, BASES names a script that makes the base images.

@@ -1,5 +1,5 @@
-//! Turns proto/ into Rust, without protoc: the messages and a typed client by prost, and the server by hand, because its
-//! answers are bytes that exist already (see `api::codec`).
+//! Compiles proto/ to Rust, without protoc. prost generates the messages and a typed client. The server is declared by
+//! hand, because its answers are already encoded (see `api::codec`).
 
 use std::{env, fs, path::PathBuf};
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .package("shorts.v1alpha1")
         .method(get_industry_tree_map)
         .build();
-    // A folder of its own: the manual builder names its file after package and service, prost after the package.
+    // A separate folder: the manual builder names its file after package and service, prost after the package.
     let server = out.join("server");
     fs::create_dir_all(&server)?;
     tonic_build::manual::Builder::new().build_client(false).out_dir(server).compile(&[service]);

@@ -1,5 +1,5 @@
-//! The database side against its bars: refresh, ranked query, load. Each is measured beside what it is compared with, in
-//! turn, in one run: the ratios hold on a machine that is shared, the times do not. `make bench`.
+//! Benchmarks of the database side: refresh, ranked query, load. Each is measured in turn with its baseline in one run:
+//! on a shared machine the ratios are reliable, the times are not. `make bench`.
 
 #[path = "../tests/it/support/mod.rs"]
 #[allow(dead_code)]
@@ -38,7 +38,7 @@ fn main() {
     table.print();
 }
 
-/// `treemap load shorts` against psql's `\copy` of the same rows, ready-made, into the same empty table.
+/// `treemap load shorts`, compared with psql's `\copy` of the same prepared rows into the same empty table.
 fn load(database: &Database, reports: &str, table: &mut Table) {
     let (mut ours, mut theirs, mut most_memory) = (Vec::new(), Vec::new(), 0.0_f64);
     let ready_made = tempfile::NamedTempFile::new().unwrap();
@@ -55,7 +55,7 @@ fn load(database: &Database, reports: &str, table: &mut Table) {
         }
         let took = started.elapsed().as_secs_f64();
         if round == 0 {
-            // The warm-up makes the rows that psql copies.
+            // The warm-up round writes the file that psql copies.
             let copy = format!(r"\copy shorts TO '{}'", ready_made.path().display());
             assert!(database.psql_command().args(["-c", &copy]).status().unwrap().success());
             continue;
@@ -74,7 +74,7 @@ fn load(database: &Database, reports: &str, table: &mut Table) {
     table.at_most("resident memory of the load, MiB, against the allowance", most_memory, 256.0, 1.0);
 }
 
-/// A refresh of the view against one of the same view by window functions.
+/// A refresh of the view, compared with a refresh of the same view that is defined by window functions.
 fn refresh(database: &Database, table: &mut Table) {
     database.psql(&format!("CREATE MATERIALIZED VIEW by_windows AS {WINDOW_DEFINITION}"));
     let timed = |statement: &str| timings(database, &format!("{statement};"))[0] / 1000.0;
@@ -95,7 +95,7 @@ fn refresh(database: &Database, table: &mut Table) {
     database.psql("DROP MATERIALIZED VIEW by_windows");
 }
 
-/// The ranked window query of each view mode, against the published query on the published indexes.
+/// The ranked window query of each view mode, compared with the published query on the published indexes.
 fn ranked_query(database: &Database, table: &mut Table) {
     database.psql(
         "CREATE MATERIALIZED VIEW published AS TABLE mv_treemap_data;
@@ -125,7 +125,7 @@ fn ranked_query(database: &Database, table: &mut Table) {
         );
         let times = timings(database, &format!("{ours};\n{theirs};\n").repeat(200));
         let (mut fast, mut slow) = (Vec::new(), Vec::new());
-        // The first few find no pages in memory.
+        // Skip the first ones: their pages are not in memory yet.
         for (place, time) in times.into_iter().enumerate().skip(40) {
             if place % 2 == 0 { &mut fast } else { &mut slow }.push(time);
         }
@@ -135,7 +135,7 @@ fn ranked_query(database: &Database, table: &mut Table) {
     }
 }
 
-/// How long each statement of a script took in one session, in milliseconds, without psql's own start.
+/// The time of each statement of a script in one session, in milliseconds, without the start of psql.
 fn timings(database: &Database, script: &str) -> Vec<f64> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("\\timing on\n{script}")).unwrap();

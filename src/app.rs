@@ -1,15 +1,7 @@
 //! The server put together: `build` binds and knows its addresses, `run_until` serves until it is told to stop, and stops
 //! in order. Every background task is started here, and joined here.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use tokio::{
@@ -21,7 +13,12 @@ use tonic_health::ServingStatus;
 use tracing::{Instrument, Span, info_span};
 
 use crate::{
-    api::{Treemap, calls::Calls, services::Services},
+    api::{
+        Treemap,
+        calls::Calls,
+        protocol::{Settings, cache_control},
+        services::Services,
+    },
     config::{Config, DataConfig, ServerConfig},
     metrics::Metrics,
     postgres::Db,
@@ -31,9 +28,13 @@ use crate::{
     server::{
         Server,
         admin::{self, Admin},
+        workers::Workers,
     },
     treemap::read_model::ReadModel,
 };
+
+/// Bytes of a request message; ours are some 20.
+const REQUEST: usize = 4 * 1024;
 
 /// How soon the server is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,27 +71,35 @@ impl App {
     ///
     /// Fails, after the same drain, when a background task ended by itself: a restart mends that.
     pub async fn run_until(self, stop: impl Future<Output = Stop>) -> anyhow::Result<()> {
-        let Config { server: ServerConfig { tls, limits, calls, drain_delay, .. }, data } = self.config;
+        let Config { server, data } = self.config;
+        let ServerConfig { tls, limits, calls, origins, cache_max_age, drain_delay, .. } = server;
         let (metrics, read_model) = (Arc::new(Metrics::default()), Arc::new(ReadModel::default()));
         let (health, services) = Services::new().await?;
         let treemap = Treemap::new(read_model.clone());
-        let calls = Calls::new(treemap, services, calls, self.traced, metrics.clone());
-        let in_flight = calls.in_flight();
+        let settings = Settings { request_limit: REQUEST, cache_control: cache_control(cache_max_age) };
+        let calls = Calls::new(treemap, services, (settings, origins), calls, self.traced, metrics.clone());
 
         tracing::info!("listening on {}", self.listener.local_addr()?);
         let tls = tls.map(Arc::new);
+        let workers = Workers::start().context("cannot start the threads that serve connections")?;
         let (stop_server, server_stops) = watch::channel(false);
-        let server = Server { listener: self.listener, tls: tls.clone(), limits, calls, metrics: metrics.clone() };
+        let server = Server {
+            listener: self.listener,
+            tls: tls.clone(),
+            workers,
+            limits,
+            calls: calls.clone(),
+            metrics: metrics.clone(),
+        };
         let mut server = tokio::spawn(server.run(server_stops));
         let mut tasks = Tasks::default();
         let pools = start_background(&mut tasks, data, &read_model, &metrics);
         if let Some(tls) = tls {
             tasks.start("certificate", info_span!("certificate"), tls.keep_current());
         }
-        let stopping = Arc::new(AtomicBool::new(false));
         if let Some(listener) = self.admin {
             tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
-            let admin = Admin { read_model: read_model.clone(), stopping: stopping.clone(), in_flight, metrics, pools };
+            let admin = Admin { read_model: read_model.clone(), calls: calls.clone(), metrics, pools };
             tasks.start("admin", Span::none(), admin::serve(admin, listener));
         }
 
@@ -110,7 +119,7 @@ impl App {
         }
 
         tracing::info!("stopping");
-        stopping.store(true, Ordering::Relaxed);
+        calls.stopping();
         health.set(ServingStatus::NotServing).await;
         if stop == Stop::Gently {
             tokio::time::sleep(drain_delay).await;

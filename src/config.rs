@@ -2,6 +2,7 @@
 //! All mistakes are reported together, each with the name of its setting; a secret is never printed, not even a wrong one.
 
 mod database;
+mod origins;
 mod refresh;
 mod server;
 
@@ -11,6 +12,7 @@ use jiff::{Span, SpanRelativeTo};
 
 pub use self::{
     database::DatabaseArgs,
+    origins::Origins,
     refresh::{Clock, RefreshConfig, ScheduleArgs, SourceConfig, ToleranceArgs},
     server::{AdminAddress, Limits, ListenAddress, ServerConfig},
 };
@@ -26,7 +28,7 @@ pub struct ServeArgs {
     listen_database: ListenArgs,
     #[command(flatten)]
     server: ServerArgs,
-    /// How often to look whether the view was refreshed, beside notifications
+    /// How often to check whether the view was refreshed, in addition to notifications
     #[arg(long, env = "TREEMAP_POLL_INTERVAL", default_value = "10s", value_name = "DURATION")]
     poll_interval: String,
     #[command(flatten)]
@@ -53,7 +55,7 @@ pub struct DataConfig {
     pub database: DatabaseUrl,
     /// Where LISTEN goes.
     pub listen_database: DatabaseUrl,
-    /// The time between two looks at the view.
+    /// The time between two checks of the view.
     pub poll_interval: Duration,
     /// How old an answer may be before it is marked stale.
     pub tolerance: Tolerance,

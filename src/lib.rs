@@ -1,11 +1,11 @@
-//! The treemap service: answers `GetIndustryTreeMap` from the materialized view `mv_treemap_data`.
+//! The treemap service: answers `GetIndustryTreeMap` from the materialized view `mv_treemap_data`, over gRPC, gRPC-Web and Connect.
 //!
 //! The map of the code, in call order. Each module knows only those below it.
 //!
 //! - [`cli`]: the `treemap` command, one file per subcommand
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
-//! - [`server`]: connections of clients: accept, limits, TLS, drain; and the admin port
-//! - [`api`]: from a call to an answer, and back to bytes; health and reflection
+//! - [`server`]: connections of clients: threads, limits, TLS, drain; and the admin port
+//! - [`api`]: the protocols: from a call to an answer, and back to bytes; CORS, health and reflection
 //! - [`reload`]: keeps the model equal to the view
 //! - [`refresh`]: one refresh of the view; in the background, when to do one
 //! - [`status`], [`migrate`], [`load`], [`sample`]: what the other commands do
@@ -49,6 +49,16 @@ pub use treemap::{
     freshness::{Freshness, Tolerance},
     model::{Answer, Builder, Model},
 };
+
+/// The protocols, generic over the service: the conformance suite puts its own behind them.
+pub mod protocols {
+    pub use crate::api::{
+        body::Body,
+        message::Message,
+        protocol::{Answered, Settings, cache_control, serve},
+        service::{Call, Codec, Failure, Messages, MethodKind, Reply, Service},
+    };
+}
 
 /// What the .proto files define: the messages, a typed client, and the descriptors that reflection serves.
 #[allow(clippy::all, clippy::pedantic)]

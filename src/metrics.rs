@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use self::labels::{CODES, Handled, OfPeriod, OfPool, OfResult, OfVersion, Why};
+use self::labels::{CODES, Handled, OfPeriod, OfPool, OfProtocol, OfResult, OfVersion, Why};
 pub use self::labels::{Closed, Method, RefreshResult, ReloadResult};
 use crate::treemap::model::Model;
 
@@ -32,6 +32,7 @@ pub struct Metrics {
     started: Family<Method, Counter>,
     handled: Family<Handled, Counter>,
     seconds: Family<Method, Histogram, fn() -> Histogram>,
+    calls: Family<OfProtocol, Counter>,
     /// Open connections of clients.
     pub connections: Gauge,
     closed: Family<Why, Counter>,
@@ -65,6 +66,17 @@ impl MethodMetrics {
     }
 }
 
+/// The counters of one protocol, found once.
+#[derive(Debug)]
+pub struct ProtocolMetrics([Counter; CODES.len()]);
+
+impl ProtocolMetrics {
+    /// A call of the treemap has a reply.
+    pub fn replied(&self, code: Code) {
+        self.0[code as usize].inc();
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
@@ -79,9 +91,10 @@ impl Default for Metrics {
             seconds: add(
                 all,
                 "grpc_server_handling_seconds",
-                "Seconds from a call until its answer is handed to HTTP/2",
+                "Seconds from a call until its answer is handed to HTTP",
                 seconds,
             ),
+            calls: add(all, "treemap_calls", "Calls of the treemap, by protocol and code", Family::default()),
             connections: add(all, "treemap_connections", "Open connections of clients", Gauge::default()),
             closed: add(all, "treemap_connections_closed", "Connections that ended, by reason", Family::default()),
             accept_errors: add(
@@ -142,6 +155,12 @@ impl Metrics {
             handled: CODES.map(|code| self.handled.get_or_create(&handled(code)).clone()),
             seconds: self.seconds.get_or_create(method).clone(),
         }
+    }
+
+    /// The counters of a protocol.
+    pub fn protocol(&self, protocol: &'static str) -> ProtocolMetrics {
+        let counter = |grpc_code| self.calls.get_or_create(&OfProtocol { protocol, grpc_code }).clone();
+        ProtocolMetrics(CODES.map(counter))
     }
 
     /// A connection has ended.

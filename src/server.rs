@@ -5,6 +5,9 @@
 
 pub mod admin;
 mod connection;
+mod gather;
+mod head_clock;
+pub mod workers;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,7 +18,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::connection::{Client, Place};
+use self::{
+    connection::{Client, Place},
+    workers::Workers,
+};
 use crate::{
     api::calls::Calls,
     config::Limits,
@@ -38,6 +44,8 @@ pub struct Server {
     pub listener: TcpListener,
     /// Present when connections are encrypted.
     pub tls: Option<Arc<Tls>>,
+    /// The threads that serve connections.
+    pub workers: Workers,
     /// The limits on connections.
     pub limits: Limits,
     /// Answers calls.
@@ -67,7 +75,8 @@ impl Server {
                         tracing::info!("accepting connections again");
                     }
                     if let Some(place) = place(&places, &crowd) {
-                        connections.spawn(self.client(peer, place, stop.clone()).serve(stream));
+                        let serving = self.client(peer, place, stop.clone()).serve(stream.into_std());
+                        connections.spawn_on(serving, self.workers.next());
                     } else {
                         self.metrics.closed(Closed::Crowded);
                     }
@@ -85,14 +94,12 @@ impl Server {
         }
         drop(self.listener);
         let drained = timeout(self.limits.drain, async { while connections.join_next().await.is_some() {} });
-        if drained.await.is_ok() {
-            return 0;
-        }
-        let cut = connections.len();
+        let cut = if drained.await.is_ok() { 0 } else { connections.len() };
         connections.shutdown().await;
         for _ in 0..cut {
             self.metrics.closed(Closed::Cut);
         }
+        self.workers.stop().await;
         cut
     }
 

@@ -129,6 +129,7 @@ pub fn call_span(method: &Method, headers: &HeaderMap) -> Span {
         rpc.service = method.grpc_service,
         rpc.method = method.grpc_method,
         rpc.grpc.status_code = Empty,
+        treemap.protocol = Empty,
     );
     let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
     // Fails only where nobody collects spans.
@@ -136,7 +137,12 @@ pub fn call_span(method: &Method, headers: &HeaderMap) -> Span {
     span
 }
 
-/// Says how a call ended.
+/// Records the protocol that a call came by: `rpc.system` is that of its code.
+pub fn call_protocol(span: &Span, protocol: &'static str) {
+    span.record("treemap.protocol", protocol);
+}
+
+/// Records how a call ended.
 pub fn call_ended(span: &Span, code: Code) {
     span.record("rpc.grpc.status_code", code as i32);
 }

@@ -2,7 +2,9 @@
 //! written down. Source of the rules: the RPC's contract, section "Request".
 
 pub mod freshness;
-pub mod lists;
+mod json;
+mod lists;
+mod memo;
 pub mod model;
 pub mod read_model;
 

@@ -1,63 +1,110 @@
-//! What happens to every call before and after it is answered: routing, limits, deadline, counting, tracing.
+//! What happens to every call before and after it is answered: routing, limits, counting, tracing.
 
-use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use tokio::time::timeout;
-use tonic::{Code, body::Body};
-use tower_service::Service as _;
+use tonic::Code;
 use tracing::{Instrument, Span};
 
 use super::{
     Treemap,
-    call::{Call, CallBody, code_of},
-    grpc::{SERVICE_NAME, ShortedStocksServiceServer},
-    in_flight::{CallsInFlight, InFlight, StallClock},
+    body::Body,
+    call::{Call, code_of},
+    cors,
+    in_flight::{Answering, CallsInFlight, InFlight, StallClock},
+    protocol::{self, Protocol, Settings},
     refusal::Refusal,
+    request::discard_in_time,
+    service::{MethodKind, Service as _},
     services::{Services, method_of},
+    treemap_service::SERVICE_NAME,
 };
 use crate::{
-    metrics::{Method, MethodMetrics, Metrics},
+    config::Origins,
+    metrics::{Method, MethodMetrics, Metrics, ProtocolMetrics},
     telemetry,
 };
 
-/// Bytes of a request message; ours are some 20.
-const REQUEST: usize = 4 * 1024;
-
-const PATH: &str = "/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap";
 const TREEMAP: Method = Method { grpc_type: "unary", grpc_service: SERVICE_NAME, grpc_method: "GetIndustryTreeMap" };
+/// For hosts that probe the port that they serve.
+const HEALTH: &str = "/health";
 
 /// Answers calls, over any number of connections.
 #[derive(Clone)]
-pub struct Calls {
-    treemap: ShortedStocksServiceServer<Treemap>,
+pub struct Calls(Arc<Shared>);
+
+struct Shared {
+    treemap: Treemap,
     services: Services,
+    settings: Settings,
+    origins: Origins,
     /// Calls of the treemap at a time.
     limit: usize,
     in_flight: Arc<CallsInFlight>,
+    /// Set once the server is to stop: no more calls should be sent here.
+    stopping: AtomicBool,
     traced: bool,
     metrics: Arc<Metrics>,
     treemap_metrics: Arc<MethodMetrics>,
+    protocol_metrics: [ProtocolMetrics; Protocol::NAMES.len()],
 }
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calls").field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Calls").field("limit", &self.0.limit).finish_non_exhaustive()
     }
 }
 
 impl Calls {
     /// At most `limit` calls of the treemap are answered at a time; others are never refused. With `traced`, each has a span.
-    pub fn new(treemap: Treemap, services: Services, limit: usize, traced: bool, metrics: Arc<Metrics>) -> Self {
-        let treemap = ShortedStocksServiceServer::new(treemap).max_decoding_message_size(REQUEST);
+    pub fn new(
+        treemap: Treemap,
+        services: Services,
+        (settings, origins): (Settings, Origins),
+        limit: usize,
+        traced: bool,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let treemap_metrics = Arc::new(metrics.method(&TREEMAP));
-        Self { treemap, services, limit, in_flight: Arc::default(), traced, metrics, treemap_metrics }
+        let protocol_metrics = Protocol::NAMES.map(|name| metrics.protocol(name));
+        Self(Arc::new(Shared {
+            treemap,
+            services,
+            settings,
+            origins,
+            limit,
+            in_flight: Arc::default(),
+            stopping: AtomicBool::new(false),
+            traced,
+            metrics,
+            treemap_metrics,
+            protocol_metrics,
+        }))
     }
 
-    /// The calls of the treemap that are being answered.
-    pub fn in_flight(&self) -> Arc<CallsInFlight> {
-        self.in_flight.clone()
+    /// How many calls of the treemap are being answered.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.count()
+    }
+
+    /// The server is about to stop, and reports that it is not ready.
+    pub fn stopping(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Why no calls should be sent here; `None` when they may.
+    pub fn not_ready(&self) -> Option<String> {
+        self.0.not_ready()
     }
 
     /// The same over one connection, whose calls `stalls` watches. When all places for connections are taken (`crowded`), calls of the
@@ -76,102 +123,125 @@ pub struct CallsOverConnection {
 }
 
 impl hyper::service::Service<Request<Incoming>> for CallsOverConnection {
-    type Response = Response<CallBody>;
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<CallBody>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Calls { mut treemap, services, limit, in_flight, traced, metrics, treemap_metrics } = self.calls.clone();
-        let is_treemap = request.uri().path() == PATH;
-        let (method, counts) = if is_treemap {
-            (TREEMAP, treemap_metrics)
-        } else {
-            let method = method_of(request.uri().path());
-            let counts = Arc::new(metrics.method(&method));
-            (method, counts)
-        };
-        let span = if traced { telemetry::call_span(&method, request.headers()) } else { Span::none() };
-        let in_flight = is_treemap.then(|| InFlight::begin(in_flight, self.stalls.clone()));
-        let refusal = match &in_flight {
-            Some(_) if self.crowded => Some(Refusal::TooManyConnections),
-            Some(in_flight) if in_flight.others() >= limit => Some(Refusal::TooManyCalls),
-            _ => None,
-        };
-        let mut call = Call::begin(counts, span.clone(), in_flight);
-        let answered = async move {
-            let mut response = match refusal {
-                Some(refusal) => refusal.status().into_http(),
-                None if is_treemap => within(deadline(request.headers()), treemap.call(request)).await,
-                None => services.answer(request).await,
-            };
-            if code_of(response.headers()) == Some(Code::OutOfRange) {
-                // tonic's code for a message that is too large; the protocol's is another.
-                response = Refusal::TooLarge.status().into_http();
-            }
-            call.ends_with(code_of(response.headers()));
-            Ok(response.map(|body| CallBody::new(body, call)))
-        };
+        let Self { calls: Calls(shared), stalls, crowded } = self.clone();
+        let answering = Answering::begin(stalls.clone());
         // Boxed once; nothing is entered for a call that is not traced.
-        if traced { Box::pin(answered.instrument(span)) } else { Box::pin(answered) }
-    }
-}
-
-/// The answer, or a refusal when it did not come before the deadline.
-async fn within(
-    deadline: Option<Duration>,
-    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
-) -> Response<Body> {
-    let answered = match deadline {
-        None => Ok(answer.await),
-        Some(Duration::ZERO) => Err(()),
-        Some(left) => timeout(left, answer).await.map_err(|_| ()),
-    };
-    match answered {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(()) => Refusal::DeadlinePassed.status().into_http(),
-    }
-}
-
-/// How long the client waits, by its `grpc-timeout`.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    // The protocol allows eight digits; what is longer than u64 nanoseconds is no deadline.
-    let count: u32 = digits.parse().ok()?;
-    let nanoseconds: u64 = match unit {
-        "H" => 3_600_000_000_000,
-        "M" => 60_000_000_000,
-        "S" => 1_000_000_000,
-        "m" => 1_000_000,
-        "u" => 1_000,
-        "n" => 1,
-        _ => return None,
-    };
-    nanoseconds.checked_mul(count.into()).map(Duration::from_nanos)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_deadline_is_read_in_every_unit_and_nonsense_is_none() {
-        let read = |text: &str| {
-            let mut headers = HeaderMap::new();
-            if let Ok(value) = text.parse() {
-                headers.insert("grpc-timeout", value);
-            }
-            deadline(&headers)
-        };
-        assert_eq!(read("10S"), Some(Duration::from_secs(10)));
-        assert_eq!(read("100m"), Some(Duration::from_millis(100)));
-        assert_eq!(read("50000u"), Some(Duration::from_millis(50)));
-        assert_eq!(read("10n"), Some(Duration::from_nanos(10)));
-        assert_eq!(read("1M"), Some(Duration::from_secs(60)));
-        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-        for nonsense in ["", "S", "10", "10x", "-1S", "99999999H", "\u{e9}"] {
-            assert_eq!(read(nonsense), None, "{nonsense:?}");
+        if shared.traced {
+            let is_treemap = shared.treemap.method(request.uri().path()).is_some();
+            let method = if is_treemap { TREEMAP } else { method_of(request.uri().path()) };
+            let span = telemetry::call_span(&method, request.headers());
+            Box::pin(async move {
+                let _answering = answering;
+                Ok(shared.answer(request, stalls, crowded, span.clone()).instrument(span).await)
+            })
+        } else {
+            Box::pin(async move {
+                let _answering = answering;
+                Ok(shared.answer(request, stalls, crowded, Span::none()).await)
+            })
         }
     }
+}
+
+impl Shared {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        stalls: Arc<StallClock>,
+        crowded: bool,
+        span: Span,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        if let Some(method) = self.treemap.method(path) {
+            return self.answer_treemap(method, request, stalls, crowded, span).await;
+        }
+        if path == HEALTH {
+            return self.health(request).await;
+        }
+        let method = method_of(path);
+        let call = Call::begin(Arc::new(self.metrics.method(&method)), span);
+        let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
+            let kind = kind.as_bytes();
+            kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
+        });
+        if method.is_unknown() || !is_grpc || request.version() != Version::HTTP_2 {
+            discard_in_time(request.into_body()).await;
+            return plain(StatusCode::NOT_FOUND, "404 page not found\n")
+                .map(|body| body.ends(call, Code::Unimplemented));
+        }
+        let response = self.services.answer(request).await;
+        let code = code_of(response.headers()).unwrap_or(Code::Unknown);
+        response.map(|body| Body::tonic(body).ends(call, code))
+    }
+
+    async fn answer_treemap(
+        &self,
+        method: ((), MethodKind),
+        request: Request<Incoming>,
+        stalls: Arc<StallClock>,
+        crowded: bool,
+        span: Span,
+    ) -> Response<Body> {
+        if let Some(preflight) = cors::preflight(&self.origins, &request) {
+            return preflight;
+        }
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let mut call = Call::begin(self.treemap_metrics.clone(), span);
+        let admit = || {
+            if crowded {
+                return Err(Refusal::TooManyConnections);
+            }
+            let place = InFlight::begin(self.in_flight.clone(), stalls);
+            if place.others() < self.limit { Ok(Some(place)) } else { Err(Refusal::TooManyCalls) }
+        };
+        let answered = protocol::serve(&self.treemap, &self.settings, method, request, admit).await;
+        let mut response = answered.response;
+        if let Some(protocol) = answered.protocol {
+            self.protocol_metrics[protocol.index()].replied(answered.code);
+            call.speaks(Protocol::NAMES[protocol.index()]);
+        }
+        // No browser speaks gRPC itself.
+        if origin.is_some() || answered.protocol != Some(Protocol::Grpc) {
+            cors::expose(&self.origins, origin.as_ref(), response.headers_mut());
+        }
+        call.holds(answered.in_flight);
+        response.map(|body| body.ends(call, answered.code))
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        if self.stopping.load(Ordering::Relaxed) { Some("stopping".into()) } else { self.treemap.missing() }
+    }
+
+    async fn health(&self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        discard_in_time(body).await;
+        if !matches!(parts.method, HttpMethod::GET | HttpMethod::HEAD | HttpMethod::POST) {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+            return response;
+        }
+        let response = match self.not_ready() {
+            None => plain(StatusCode::OK, "OK"),
+            Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
+        };
+        if parts.method == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text.to_owned().into()));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }

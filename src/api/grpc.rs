@@ -1,58 +1,250 @@
-//! `GetIndustryTreeMap` as a tonic service: from the message to a request, and from an answer to a response with its metadata.
+//! gRPC and gRPC-Web: what their headers say, and how a reply is framed.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use tonic::{Response, Status, metadata::MetadataMap};
+use std::time::Duration;
 
-use super::{Treemap, refusal::Refusal};
-use crate::{
-    proto::shorts::v1alpha1::GetIndustryTreeMapRequest,
-    treemap::{Request, model::Answer},
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http_body::Frame;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tonic::Status;
+
+use super::{
+    body::Body,
+    message::{Message, envelope, only_message},
+    protocol::{Asked, Protocol},
+    request::Head,
+    service::{Failure, Messages, Reply},
 };
 
-#[allow(clippy::all, clippy::pedantic)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/server/shorts.v1alpha1.ShortedStocksService.rs"));
-}
-pub use generated::shorted_stocks_service_server::{SERVICE_NAME, ShortedStocksServiceServer};
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+static GZIP: HeaderValue = HeaderValue::from_static("gzip");
+static OK: HeaderValue = HeaderValue::from_static("0");
+/// The flag of the envelope that holds the trailers of gRPC-Web.
+const TRAILERS: u8 = 0x80;
 
-#[tonic::async_trait]
-impl generated::shorted_stocks_service_server::ShortedStocksService for Treemap {
-    async fn get_industry_tree_map(
-        &self,
-        request: tonic::Request<GetIndustryTreeMapRequest>,
-    ) -> Result<Response<Answer>, Status> {
-        let message = request.get_ref();
-        let request = Request::parse(&message.period, message.limit, message.view_mode);
-        let answer = match request {
-            Ok(request) => self.answer(request).await,
-            Err(invalid) => Err(Refusal::Invalid(invalid)),
-        };
-        let answer = answer.map_err(Refusal::status)?;
-        let metadata = freshness(&answer);
-        let mut response = Response::new(answer);
-        *response.metadata_mut() = metadata;
-        Ok(response)
+/// Reads what the headers of a request say.
+pub fn head(headers: &HeaderMap) -> Result<Head, Status> {
+    let timeout = headers.get(&GRPC_TIMEOUT).map(timeout).transpose()?;
+    let (gzip_in, gzip_out) = Head::compression(headers, &GRPC_ENCODING, &GRPC_ACCEPT_ENCODING)?;
+    Ok(Head { timeout, gzip_in, gzip_out: gzip_out || gzip_in })
+}
+
+/// A `grpc-timeout`: up to eight digits and a unit.
+fn timeout(value: &HeaderValue) -> Result<Duration, Status> {
+    let invalid = || Status::invalid_argument(format!("protocol error: invalid timeout {value:?}"));
+    let text = value.to_str().map_err(|_| invalid())?;
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(invalid)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(invalid());
+    }
+    let count: u32 = digits.parse().map_err(|_| invalid())?;
+    let unit = match unit {
+        "H" => Duration::from_secs(3600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return Err(invalid()),
+    };
+    Ok(unit.saturating_mul(count))
+}
+
+/// The message of a request in base64, which may be several pieces with their own padding.
+pub fn message_of_text(body: &[u8], gzip: bool, limit: usize) -> Result<Bytes, Status> {
+    let mut message = Vec::with_capacity(body.len());
+    // Padding ends a group of four, and stands nowhere else.
+    for group in body.chunks(4) {
+        let group = BASE64.decode(group);
+        message.extend(group.map_err(|_| Status::invalid_argument("protocol error: the body is not base64"))?);
+    }
+    only_message(&message.into(), gzip, limit)
+}
+
+/// What `grpc-message` cannot hold as it is.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Writes a status as headers or trailers.
+fn add_status(status: &Status, headers: &mut HeaderMap) {
+    // What cannot be a header, in details or metadata, is left out with the rest.
+    if status.add_header(headers).is_err() {
+        headers.insert(&GRPC_STATUS, HeaderValue::from_static("13"));
+    }
+    // tonic encodes blanks too, which the protocol does not ask for and the published server does not do.
+    let message = utf8_percent_encode(status.message(), ENCODED).to_string();
+    if let (false, Ok(message)) = (message.is_empty(), HeaderValue::try_from(message)) {
+        headers.insert(&GRPC_MESSAGE, message);
     }
 }
 
-/// The initial metadata of an answer: the period that is served, and how fresh the data is.
-fn freshness(answer: &Answer) -> MetadataMap {
-    static PERIOD: HeaderName = HeaderName::from_static("treemap-period");
-    static VERSION: HeaderName = HeaderName::from_static("treemap-version");
-    static DATA_DATE: HeaderName = HeaderName::from_static("treemap-data-date");
-    static LAST_REFRESHED: HeaderName = HeaderName::from_static("treemap-last-refreshed");
-    static STALE: HeaderName = HeaderName::from_static("treemap-stale");
-    let model = answer.model();
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(&PERIOD, HeaderValue::from_static(answer.period().name()));
-    headers.insert(&VERSION, model.version.clone());
-    for (name, value) in [(&DATA_DATE, &model.data_date), (&LAST_REFRESHED, &model.last_refreshed)] {
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
+fn response(asked: &Asked, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
+    if asked.protocol != Protocol::Grpc {
+        headers.insert(&GRPC_ACCEPT_ENCODING, GZIP.clone());
+    }
+    response
+}
+
+fn compressed(asked: &Asked, message: Message) -> Message {
+    if asked.gzip { message.gzip() } else { message }
+}
+
+/// The reply of a gRPC call.
+pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
+    match result {
+        Ok(Reply { mut headers, mut trailers, messages, .. }) => {
+            if asked.http1 {
+                // HTTP/1.1 sends only trailers that were announced.
+                headers.insert(
+                    header::TRAILER,
+                    HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin"),
+                );
+            }
+            match messages {
+                Messages::One(message) => {
+                    let message = compressed(asked, message);
+                    if message.is_compressed() {
+                        headers.insert(&GRPC_ENCODING, GZIP.clone());
+                    }
+                    trailers.insert(&GRPC_STATUS, OK.clone());
+                    response(asked, headers, Body::with_trailers(message.envelope(), trailers))
+                }
+                Messages::Stream(messages) => {
+                    let gzip = asked.gzip;
+                    if gzip {
+                        headers.insert(&GRPC_ENCODING, GZIP.clone());
+                    }
+                    let frames = frames(messages, gzip, move |status| {
+                        let mut trailers = trailers.clone();
+                        match status {
+                            Some(status) => add_status(&status, &mut trailers),
+                            None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),
+                        }
+                        Frame::trailers(trailers)
+                    });
+                    response(asked, headers, Body::stream(frames))
+                }
+            }
+        }
+        Err(failure) => {
+            let headers = failure_headers(failure);
+            response(asked, headers, Body::empty())
         }
     }
-    if model.is_stale() {
-        headers.insert(&STALE, HeaderValue::from_static("true"));
+}
+
+/// The reply of a gRPC-Web call, whose trailers are the last envelope of its body; or its headers, where there is no message.
+pub fn render_web(asked: &Asked, text: bool, result: Result<Reply, Failure>) -> Response<Body> {
+    let encode = move |bytes: Bytes| if text { BASE64.encode(&bytes).into() } else { bytes };
+    match result {
+        Ok(Reply { mut headers, mut trailers, messages, .. }) => match messages {
+            Messages::One(message) => {
+                let message = compressed(asked, message);
+                if message.is_compressed() {
+                    headers.insert(&GRPC_ENCODING, GZIP.clone());
+                }
+                trailers.insert(&GRPC_STATUS, OK.clone());
+                let parts = [encode(message.envelope()), encode(trailers_envelope(&trailers))];
+                response(asked, headers, Body::whole(parts.concat().into()))
+            }
+            Messages::Stream(messages) => {
+                let gzip = asked.gzip;
+                if gzip {
+                    headers.insert(&GRPC_ENCODING, GZIP.clone());
+                }
+                let frames = frames(messages, gzip, move |status| {
+                    let mut trailers = trailers.clone();
+                    match status {
+                        Some(status) => add_status(&status, &mut trailers),
+                        None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),
+                    }
+                    Frame::data(trailers_envelope(&trailers))
+                });
+                let frames = frames.map(move |frame| frame.map(|frame| frame.map_data(encode)));
+                response(asked, headers, Body::stream(frames))
+            }
+        },
+        Err(failure) => response(asked, failure_headers(failure), Body::empty()),
     }
-    MetadataMap::from_headers(headers)
+}
+
+fn failure_headers(Failure { status, mut headers, trailers }: Failure) -> HeaderMap {
+    headers.extend(trailers);
+    add_status(&status, &mut headers);
+    headers
+}
+
+/// The messages of a stream as frames, then what `end` makes of how it ended.
+fn frames(
+    messages: std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<Message, Status>> + Send>>,
+    gzip: bool,
+    end: impl Fn(Option<Status>) -> Frame<Bytes> + Send + 'static,
+) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
+    stream::unfold((Some(messages), end), move |(messages, end)| async move {
+        let mut messages = messages?;
+        match messages.next().await {
+            Some(Ok(message)) => {
+                let message = if gzip { message.gzip() } else { message };
+                Some((Ok(Frame::data(message.envelope())), (Some(messages), end)))
+            }
+            Some(Err(status)) => Some((Ok(end(Some(status))), (None, end))),
+            None => Some((Ok(end(None)), (None, end))),
+        }
+    })
+}
+
+/// Trailers as gRPC-Web has them: an envelope of lines as in HTTP/1.
+fn trailers_envelope(trailers: &HeaderMap) -> Bytes {
+    let mut lines = Vec::new();
+    for (name, value) in trailers {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value.as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    envelope(TRAILERS, &lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_in_every_unit_and_nonsense_is_refused() {
+        let read = |text: &str| timeout(&HeaderValue::from_str(text).unwrap());
+        for (text, time) in [
+            ("10S", Duration::from_secs(10)),
+            ("100m", Duration::from_millis(100)),
+            ("50000u", Duration::from_millis(50)),
+            ("10n", Duration::from_nanos(10)),
+            ("1M", Duration::from_secs(60)),
+            ("1H", Duration::from_secs(3600)),
+            ("0m", Duration::ZERO),
+            ("99999999H", Duration::from_secs(99_999_999 * 3600)),
+        ] {
+            assert_eq!(read(text).unwrap(), time, "{text}");
+        }
+        for nonsense in ["", "S", "10", "10x", "-1S", "+1S", "soon", "123456789m", "\u{e9}"] {
+            assert_eq!(read(nonsense).unwrap_err().code(), tonic::Code::InvalidArgument, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn text_may_come_in_pieces_with_padding_of_their_own() {
+        let message = [&[0, 0, 0, 0, 4][..], b"abcd"].concat();
+        for pieces in [vec![&message[..]], vec![&message[..4], &message[4..]], message.chunks(1).collect()] {
+            let text: String = pieces.iter().map(|piece| BASE64.encode(piece)).collect();
+            assert_eq!(message_of_text(text.as_bytes(), false, 100).unwrap(), "abcd", "{text}");
+        }
+        assert!(message_of_text(b"!", false, 100).is_err());
+    }
 }

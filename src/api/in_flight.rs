@@ -51,9 +51,17 @@ impl Drop for InFlight {
 pub struct StallClock {
     round: AtomicUsize,
     open: [AtomicUsize; 3],
+    /// Requests of any method, and of these the ones that are being answered.
+    requests: AtomicUsize,
+    answering: AtomicUsize,
 }
 
 impl StallClock {
+    /// How many requests have arrived, of any method, and whether one is being answered.
+    pub fn requests(&self) -> (usize, bool) {
+        (self.requests.load(Ordering::Relaxed), self.answering.load(Ordering::Relaxed) > 0)
+    }
+
     fn begin(&self) -> usize {
         let round = self.round.load(Ordering::Relaxed) % self.open.len();
         self.open[round].fetch_add(1, Ordering::Relaxed);
@@ -69,6 +77,25 @@ impl StallClock {
         let ended = self.round.fetch_add(1, Ordering::Relaxed);
         // Three rounds: the ended one, the one before it, and the new one, whose place was found empty last time.
         self.open[(ended + self.open.len() - 1) % self.open.len()].load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A request that is being answered: from its head until there is a response.
+#[derive(Debug)]
+pub struct Answering(Arc<StallClock>);
+
+impl Answering {
+    /// A request has arrived over a connection.
+    pub fn begin(connection: Arc<StallClock>) -> Self {
+        connection.requests.fetch_add(1, Ordering::Relaxed);
+        connection.answering.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

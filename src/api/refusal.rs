@@ -1,7 +1,8 @@
 //! Why a call gets no answer, and what that is in each protocol: one table, for all of them.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
+use http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -24,12 +25,18 @@ pub enum Refusal {
     UnknownMethod,
     /// The request message is too large.
     TooLarge,
+    /// The request was not complete in time.
+    Incomplete,
 }
 
 /// When to come back to a replica that has no model yet.
 const LOADED_SOON: Duration = Duration::from_secs(2);
 /// When to come back to a replica that is full.
 const FREE_SOON: Duration = Duration::from_secs(1);
+
+/// The status that proxies log for a client that went away; `http` has no name for it.
+static CLIENT_CLOSED_REQUEST: LazyLock<StatusCode> =
+    LazyLock::new(|| StatusCode::from_u16(499).expect("a number of three digits"));
 
 impl Refusal {
     /// The code, the words for the client, and the details.
@@ -54,6 +61,7 @@ impl Refusal {
             }
             Self::UnknownMethod => (Code::Unimplemented, "there is no such method here", none()),
             Self::TooLarge => (Code::ResourceExhausted, "the request message is too large", none()),
+            Self::Incomplete => (Code::DeadlineExceeded, "the request was not complete in time", none()),
         }
     }
 
@@ -64,6 +72,29 @@ impl Refusal {
     }
 }
 
+/// The name of a code in Connect, and its HTTP status, by "Error codes" of the Connect protocol's reference.
+pub fn in_connect(code: Code) -> (&'static str, StatusCode) {
+    match code {
+        // Never an error: what claims to be one with this code is a fault of ours.
+        Code::Ok | Code::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::Cancelled => ("canceled", *CLIENT_CLOSED_REQUEST),
+        Code::Unknown => ("unknown", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::InvalidArgument => ("invalid_argument", StatusCode::BAD_REQUEST),
+        Code::DeadlineExceeded => ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT),
+        Code::NotFound => ("not_found", StatusCode::NOT_FOUND),
+        Code::AlreadyExists => ("already_exists", StatusCode::CONFLICT),
+        Code::PermissionDenied => ("permission_denied", StatusCode::FORBIDDEN),
+        Code::ResourceExhausted => ("resource_exhausted", StatusCode::TOO_MANY_REQUESTS),
+        Code::FailedPrecondition => ("failed_precondition", StatusCode::BAD_REQUEST),
+        Code::Aborted => ("aborted", StatusCode::CONFLICT),
+        Code::OutOfRange => ("out_of_range", StatusCode::BAD_REQUEST),
+        Code::Unimplemented => ("unimplemented", StatusCode::NOT_IMPLEMENTED),
+        Code::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        Code::DataLoss => ("data_loss", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,21 +102,29 @@ mod tests {
     #[test]
     fn every_refusal_has_its_code_and_says_when_to_come_back_if_that_helps() {
         let invalid = InvalidRequest { field: "limit", message: "limit must be positive" };
-        for (refusal, code, retry) in [
-            (Refusal::Invalid(invalid), Code::InvalidArgument, false),
-            (Refusal::NotLoaded, Code::Unavailable, true),
-            (Refusal::TooManyCalls, Code::ResourceExhausted, true),
-            (Refusal::TooManyConnections, Code::ResourceExhausted, true),
-            (Refusal::DeadlinePassed, Code::DeadlineExceeded, false),
-            (Refusal::UnknownMethod, Code::Unimplemented, false),
-            (Refusal::TooLarge, Code::ResourceExhausted, false),
+        for (refusal, code, connect, http, retry) in [
+            (Refusal::Invalid(invalid), Code::InvalidArgument, "invalid_argument", 400, false),
+            (Refusal::NotLoaded, Code::Unavailable, "unavailable", 503, true),
+            (Refusal::TooManyCalls, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::TooManyConnections, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::DeadlinePassed, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
+            (Refusal::UnknownMethod, Code::Unimplemented, "unimplemented", 501, false),
+            (Refusal::TooLarge, Code::ResourceExhausted, "resource_exhausted", 429, false),
+            (Refusal::Incomplete, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
         ] {
             let status = refusal.status();
             assert_eq!(status.code(), code, "{refusal:?}");
+            assert_eq!(in_connect(code), (connect, StatusCode::from_u16(http).unwrap()), "{refusal:?}");
             assert!(!status.message().is_empty());
             assert_eq!(status.get_details_retry_info().is_some(), retry, "{refusal:?}");
             let violations = status.get_details_bad_request().map(|details| details.field_violations);
             assert_eq!(violations.is_some_and(|all| all[0].field == "limit"), code == Code::InvalidArgument);
         }
+    }
+
+    #[test]
+    fn every_code_has_the_http_status_of_todays_specification() {
+        let statuses = (0..17).map(|number| in_connect(Code::from_i32(number)).1.as_u16());
+        assert!(statuses.eq([500, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401]));
     }
 }

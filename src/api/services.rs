@@ -9,7 +9,7 @@ use tonic_health::{ServingStatus, pb::health_server, server::HealthReporter};
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_service::Service;
 
-use super::{grpc, refusal::Refusal};
+use super::{refusal::Refusal, treemap_service};
 use crate::{metrics::Method, proto};
 
 const CHECK: Method = method("unary", health_server::SERVICE_NAME, "Check");
@@ -18,8 +18,6 @@ const WATCH: Method = method("server_stream", health_server::SERVICE_NAME, "Watc
 const REFLECT: Method = method("bidi_stream", v1::server_reflection_server::SERVICE_NAME, "ServerReflectionInfo");
 const REFLECT_V1ALPHA: Method =
     method("bidi_stream", v1alpha::server_reflection_server::SERVICE_NAME, "ServerReflectionInfo");
-/// For paths that are none of ours: what a client made up does not become a label.
-const UNKNOWN: Method = method("unary", "unknown", "unknown");
 
 const fn method(grpc_type: &'static str, grpc_service: &'static str, grpc_method: &'static str) -> Method {
     Method { grpc_type, grpc_service, grpc_method }
@@ -35,14 +33,14 @@ pub struct Health(HealthReporter);
 impl Health {
     /// Whether calls may be sent here.
     pub async fn set(&self, status: ServingStatus) {
-        for service in ["", grpc::SERVICE_NAME] {
+        for service in ["", treemap_service::SERVICE_NAME] {
             self.0.set_service_status(service, status).await;
         }
     }
 
     /// Ends the streams of those who watch: they would hold up the drain.
     pub async fn end_watches(&self) {
-        for service in ["", grpc::SERVICE_NAME] {
+        for service in ["", treemap_service::SERVICE_NAME] {
             self.0.clone().clear_service_status(service).await;
         }
     }
@@ -89,7 +87,7 @@ pub fn method_of(path: &str) -> Method {
         let (service, name) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         method.grpc_service == service && method.grpc_method == name
     };
-    [CHECK, LIST, WATCH, REFLECT, REFLECT_V1ALPHA].into_iter().find(named).unwrap_or(UNKNOWN)
+    [CHECK, LIST, WATCH, REFLECT, REFLECT_V1ALPHA].into_iter().find(named).unwrap_or(Method::UNKNOWN)
 }
 
 fn respond<S>(mut service: S, request: Request<Incoming>) -> PendingResponse

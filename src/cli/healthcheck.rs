@@ -12,10 +12,10 @@ use crate::config::{AdminAddress, ListenAddress};
 /// How long the server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Ask a running server on this machine whether it is ready, for a container's HEALTHCHECK
+/// Check whether the server on this machine is ready; for a container's HEALTHCHECK
 ///
-/// The exit code is 0 when it is ready, 1 with the reason otherwise. Where the admin port is off, a server that accepts connections
-/// counts as ready.
+/// The exit code is 0 when the server is ready. Otherwise it is 1, and the reason is printed. When the admin port is
+/// off, a server that accepts connections counts as ready.
 #[derive(Debug, clap::Args)]
 pub struct Healthcheck {
     #[command(flatten)]
@@ -42,7 +42,7 @@ impl Healthcheck {
     }
 }
 
-/// A server that listens on all addresses listens on this one too.
+/// The loopback address, when the server listens on all addresses.
 fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -11,7 +11,7 @@ use crate::{
     config::ServeArgs,
 };
 
-/// Serve GetIndustryTreeMap over gRPC, with health and reflection, until SIGTERM or Ctrl-C
+/// Serve GetIndustryTreeMap over gRPC, gRPC-Web and Connect, until SIGTERM or Ctrl-C
 #[derive(Debug, clap::Args)]
 pub struct Serve {
     #[command(flatten)]

@@ -1,28 +1,28 @@
-//! Where Postgres is: connection strings from a setting, or from the file that its twin names.
+//! Connection strings: from a setting, or from the file that the `_FILE` variant of the setting names.
 
 use std::{fmt, fs, path::PathBuf};
 
 use super::Problems;
 use crate::postgres::url::DatabaseUrl;
 
-/// Where Postgres is: shared by every command that talks to it.
+/// The database: shared by every command that connects to Postgres.
 #[derive(Debug, clap::Args)]
 pub struct DatabaseArgs {
-    /// Postgres, as `postgres://user:password@host:5432/database` or `host=... user=... dbname=...`
+    /// The connection string: `postgres://user:password@host:5432/database` or `host=... user=... dbname=...`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
-    /// A file that holds the database URL, instead of `DATABASE_URL`
+    /// A file that contains the connection string, instead of `DATABASE_URL`
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
     database_url_file: Option<PathBuf>,
 }
 
-/// Where LISTEN goes.
+/// The connection for LISTEN.
 #[derive(Debug, clap::Args)]
 pub struct ListenArgs {
-    /// A direct or session connection for LISTEN, where `DATABASE_URL` goes through a transaction pooler
+    /// A direct or session-mode connection for LISTEN, needed when `DATABASE_URL` uses a transaction pooler
     #[arg(long, env = "LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     listen_database_url: Option<Secret>,
-    /// A file that holds the URL for LISTEN, instead of `LISTEN_DATABASE_URL`
+    /// A file that contains the connection string for LISTEN, instead of `LISTEN_DATABASE_URL`
     #[arg(long, env = "LISTEN_DATABASE_URL_FILE", value_name = "FILE")]
     listen_database_url_file: Option<PathBuf>,
 }
@@ -44,7 +44,7 @@ impl fmt::Debug for Secret {
 }
 
 impl DatabaseArgs {
-    /// The database to talk to. Fails when it is missing, given twice, or not a connection string.
+    /// The database. Fails when the connection string is missing, set twice, or invalid.
     pub fn check(&self) -> Result<DatabaseUrl, Problems> {
         Problems::or(|problems| problems.note(self.read()))
     }

@@ -1,4 +1,4 @@
-//! How old is too old, and when the view is refreshed.
+//! The maximum age of the view and of its data, and when the view is refreshed.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use jiff::tz::TimeZone;
 use super::{Problems, duration, unless_off};
 use crate::{schedule::Schedule, treemap::freshness::Tolerance};
 
-/// How old is too old: shared by `serve`, which marks answers, and `status`, which fails.
+/// The maximum ages: shared by `serve`, which marks stale answers, and `status`, which fails.
 #[derive(Debug, clap::Args)]
 pub struct ToleranceArgs {
-    /// The view is stale when its last refresh is longer ago than this
+    /// The view is stale when its last refresh is older than this
     #[arg(long, env = "TREEMAP_MAX_AGE", default_value = "26h", value_name = "DURATION")]
     max_age: String,
-    /// The data is stale when the newest report is older than this. ASIC publishes four trading days late; holidays add to it
+    /// The data is stale when the newest report is older than this (reports come four trading days late, or more)
     #[arg(long, env = "TREEMAP_MAX_DATA_AGE", default_value = "14d", value_name = "DURATION")]
     max_data_age: String,
 }
 
-/// When refreshes are due: shared by `serve`, which does them, and `status`, which shows the next.
+/// When refreshes are due: shared by `serve`, which runs them, and `status`, which shows the next one.
 #[derive(Debug, clap::Args)]
 pub struct ScheduleArgs {
-    /// When to refresh, as a cron pattern (minute hour day month weekday); off: never by the clock
+    /// When to refresh, as a cron pattern (minute hour day month weekday); off: no scheduled refresh
     #[arg(long, env = "TREEMAP_REFRESH_SCHEDULE", default_value = "0 3 * * *", value_name = "CRON")]
     refresh_schedule: String,
     /// The time zone of the schedule, and of trading days
@@ -32,43 +32,43 @@ pub struct ScheduleArgs {
 /// How changes of the source tables lead to a refresh.
 #[derive(Debug, clap::Args)]
 pub struct SourceArgs {
-    /// How often to look whether the source tables have changed; off: never
+    /// How often to check the source tables for changes; off: never
     #[arg(long, env = "TREEMAP_SOURCE_INTERVAL", default_value = "30s", value_name = "DURATION")]
     source_interval: String,
-    /// Refresh once a changed source has been quiet for this long
+    /// After a change, refresh when no further change was seen for this long
     #[arg(long, env = "TREEMAP_SOURCE_QUIET", default_value = "60s", value_name = "DURATION")]
     source_quiet: String,
-    /// Refresh at the latest this long after the first change, quiet or not
+    /// Refresh at the latest this long after the first change, even if changes continue
     #[arg(long, env = "TREEMAP_SOURCE_LONGEST_WAIT", default_value = "30m", value_name = "DURATION")]
     source_longest_wait: String,
 }
 
-/// The schedule, and the zone that it is read in.
+/// The schedule and its time zone.
 #[derive(Debug)]
 pub struct Clock {
     /// When refreshes are due; `None` when switched off.
     pub schedule: Option<Schedule>,
-    /// The zone whose days are trading days.
+    /// The time zone of the schedule and of trading days.
     pub zone: TimeZone,
 }
 
 /// When to refresh.
 #[derive(Debug, Clone)]
 pub struct RefreshConfig {
-    /// At which ticks; `None` when switched off.
+    /// The ticks at which to refresh; `None` when switched off.
     pub schedule: Option<Schedule>,
-    /// After changes of the source; `None` when switched off.
+    /// Refreshes after changes of the source; `None` when switched off.
     pub sources: Option<SourceConfig>,
 }
 
 /// How changes of the source tables lead to a refresh.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceConfig {
-    /// The time between two looks at Postgres' counters.
+    /// The time between two checks of the counters in Postgres.
     pub interval: Duration,
-    /// How long nothing more may change before the view is refreshed: a loader may not be done yet.
+    /// How long the source must be unchanged before the view is refreshed: a loader may still be running.
     pub quiet: Duration,
-    /// How long a change may wait for quiet.
+    /// The longest time from the first change to the refresh.
     pub longest_wait: Duration,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Problems, duration, unless_off};
+use super::{Problems, duration, origins::Origins, unless_off};
 use crate::tls::listener::{Files, Tls};
 
 /// The settings of `treemap serve` that concern its clients.
@@ -12,44 +12,50 @@ pub struct ServerArgs {
     listen: ListenAddress,
     #[command(flatten)]
     admin: AdminAddress,
-    /// The server's certificate (PEM, with those between it and its CA); read again when it changes
+    /// The server's certificate (PEM, with its intermediate certificates); reloaded when it changes
     #[arg(long, env = "TREEMAP_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// The key of the certificate (PEM)
+    /// The private key of the certificate (PEM)
     #[arg(long, env = "TREEMAP_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Admit only clients with a certificate of these CAs (PEM)
+    /// Accept only clients with a certificate from one of these CAs (PEM)
     #[arg(long, env = "TREEMAP_TLS_CLIENT_CA", value_name = "FILE")]
     tls_client_ca: Option<PathBuf>,
-    /// Connections at a time; those beyond get `RESOURCE_EXHAUSTED`, and are closed
+    /// Maximum number of connections; further ones get `RESOURCE_EXHAUSTED` and are closed
     #[arg(long, env = "TREEMAP_MAX_CONNECTIONS", default_value = "1000", value_name = "NUMBER")]
     max_connections: String,
-    /// Calls of the treemap at a time; those beyond get `RESOURCE_EXHAUSTED`
+    /// Maximum number of treemap calls in flight; further ones get `RESOURCE_EXHAUSTED`
     #[arg(long, env = "TREEMAP_MAX_CALLS", default_value = "1000", value_name = "NUMBER")]
     max_calls: String,
-    /// How long a connection lives, give or take a tenth, so that clients spread over new replicas; off: for ever
+    /// Origins whose browsers may call, with commas: `https://example.com`, `https://*.example.com`, or `*`
+    #[arg(long, env = "TREEMAP_CORS_ORIGINS", default_value = "", hide_default_value = true, value_name = "ORIGINS")]
+    cors_origins: String,
+    /// How long a browser or a CDN may keep an answer to GET; off: not at all
+    #[arg(long, env = "TREEMAP_CACHE_MAX_AGE", default_value = "60s", value_name = "DURATION")]
+    cache_max_age: String,
+    /// Maximum age of a connection, +/- 10 %, so that clients move to new replicas; off: no limit
     #[arg(long, env = "TREEMAP_MAX_CONNECTION_AGE", default_value = "30m", value_name = "DURATION")]
     max_connection_age: String,
-    /// How long to go on serving after SIGTERM, no longer ready, until balancers have noticed
+    /// How long to keep serving after SIGTERM while /readyz fails, so that load balancers notice
     #[arg(long, env = "TREEMAP_DRAIN_DELAY", default_value = "5s", value_name = "DURATION")]
     drain_delay: String,
-    /// How long connections may take to end after that, before they are cut
+    /// How long connections may then take to end, before they are cut
     #[arg(long, env = "TREEMAP_DRAIN_TIMEOUT", default_value = "20s", value_name = "DURATION")]
     drain_timeout: String,
 }
 
-/// Where the treemap is served: shared by `serve` and `healthcheck`.
+/// The address of the gRPC port: shared by `serve` and `healthcheck`.
 #[derive(Debug, clap::Args)]
 pub struct ListenAddress {
-    /// Address and port to serve gRPC on; port 0 takes a free one and logs it
+    /// Address and port for gRPC, gRPC-Web and Connect; port 0 picks a free port and logs it
     #[arg(long, env = "TREEMAP_LISTEN_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
     listen_addr: String,
 }
 
-/// Where ops look: shared by `serve` and `healthcheck`.
+/// The address of the admin port: shared by `serve` and `healthcheck`.
 #[derive(Debug, clap::Args)]
 pub struct AdminAddress {
-    /// Address and port of /livez, /readyz and /metrics; off: none
+    /// Address and port of the admin endpoints /livez, /readyz and /metrics; off: none
     #[arg(long, env = "TREEMAP_ADMIN_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     admin_addr: String,
 }
@@ -57,40 +63,44 @@ pub struct AdminAddress {
 /// Checked settings of the server towards its clients.
 #[derive(Debug)]
 pub struct ServerConfig {
-    /// Where the treemap is served.
+    /// The address of the gRPC port.
     pub listen_addr: SocketAddr,
-    /// Where ops look; `None` when switched off.
+    /// The address of the admin port; `None` when switched off.
     pub admin_addr: Option<SocketAddr>,
     /// Certificates; `None` without TLS.
     pub tls: Option<Tls>,
-    /// Connections and their ends.
+    /// Limits on connections.
     pub limits: Limits,
-    /// Calls of the treemap at a time.
+    /// Maximum number of treemap calls in flight.
     pub calls: usize,
-    /// How long to serve on after the signal to stop.
+    /// The origins whose browsers may call.
+    pub origins: Origins,
+    /// How long an answer to GET may be kept; `None` not at all.
+    pub cache_max_age: Option<Duration>,
+    /// How long to keep serving after the stop signal.
     pub drain_delay: Duration,
 }
 
-/// How much a server takes on, and how it ends.
+/// Limits on connections, and the drain timeout.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at a time.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// How long a connection lives, give or take a tenth; `None` for ever.
+    /// Maximum age of a connection, plus or minus a tenth; `None` for no limit.
     pub connection_age: Option<Duration>,
-    /// How long connections may take to end after the signal to stop.
+    /// How long connections may take to end once the drain begins.
     pub drain: Duration,
 }
 
 impl ListenAddress {
-    /// Fails with the setting and what it should be.
+    /// Fails with the name of the setting and the expected value.
     pub fn read(&self) -> Result<SocketAddr, String> {
         address("TREEMAP_LISTEN_ADDR", &self.listen_addr, "127.0.0.1:50051")
     }
 }
 
 impl AdminAddress {
-    /// `None` when switched off. Fails with the setting and what it should be.
+    /// `None` when switched off. Fails with the name of the setting and the expected value.
     pub fn read(&self) -> Result<Option<SocketAddr>, String> {
         unless_off(&self.admin_addr)
             .map(|text| address("TREEMAP_ADMIN_ADDR", text, "127.0.0.1:8080, or off"))
@@ -108,6 +118,11 @@ impl ServerArgs {
         let connection_age =
             unless_off(&self.max_connection_age).map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text)).transpose();
         let connection_age = problems.note(connection_age);
+        let origins = Origins::parse(&self.cors_origins);
+        let origins = problems.note(origins.map_err(|problem| format!("TREEMAP_CORS_ORIGINS: {problem}")));
+        let cache_max_age =
+            unless_off(&self.cache_max_age).map(|text| duration("TREEMAP_CACHE_MAX_AGE", text)).transpose();
+        let cache_max_age = problems.note(cache_max_age);
         let drain_delay = match self.drain_delay.trim() {
             "0" | "0s" => Some(Duration::ZERO),
             text => problems.note(duration("TREEMAP_DRAIN_DELAY", text)),
@@ -119,6 +134,8 @@ impl ServerArgs {
             tls: tls?,
             limits: Limits { connections: connections?, connection_age: connection_age?, drain: drain? },
             calls: calls?,
+            origins: origins?,
+            cache_max_age: cache_max_age?,
             drain_delay: drain_delay?,
         })
     }

@@ -13,6 +13,22 @@ pub struct Method {
     pub grpc_method: &'static str,
 }
 
+impl Method {
+    /// What a client made up does not become a label: all of it is this.
+    pub const UNKNOWN: Self = Self { grpc_type: "unary", grpc_service: "unknown", grpc_method: "unknown" };
+
+    /// Whether it is a method of ours.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::UNKNOWN
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfProtocol {
+    pub protocol: &'static str,
+    pub grpc_code: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Handled {
     pub grpc_type: &'static str,

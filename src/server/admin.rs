@@ -1,16 +1,7 @@
 //! The port for ops: `/livez` (the process runs; no database in it), `/readyz` (a model is loaded and we are
 //! not stopping; with the reason), `/metrics`. Apart from the treemap's port, so that what happens there keeps nobody from looking.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -24,7 +15,7 @@ use tokio::{
 
 use super::ACCEPT_PAUSE;
 use crate::{
-    api::in_flight::CallsInFlight,
+    api::calls::Calls,
     metrics::{Metrics, State},
     postgres::Db,
     treemap::read_model::ReadModel,
@@ -41,12 +32,10 @@ const LIFETIME: (Duration, Duration) = (Duration::from_secs(600), Duration::from
 /// What can be asked for.
 #[derive(Debug)]
 pub struct Admin {
-    /// Whether there is a model, and which.
+    /// The model that answers.
     pub read_model: Arc<ReadModel>,
-    /// Set once the signal to stop has arrived.
-    pub stopping: Arc<AtomicBool>,
-    /// The calls that are being answered.
-    pub in_flight: Arc<CallsInFlight>,
+    /// Whether calls may be sent here, and how many are being answered.
+    pub calls: Calls,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The connections to Postgres, by name.
@@ -100,7 +89,7 @@ impl Admin {
                 (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".into())
             }
             "/livez" => (StatusCode::OK, "alive\n".into()),
-            "/readyz" => match self.not_ready() {
+            "/readyz" => match self.calls.not_ready() {
                 None => (StatusCode::OK, "ready\n".into()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
@@ -122,14 +111,7 @@ impl Admin {
             (*name, all, idle)
         });
         let model = self.read_model.current();
-        let state = State { model: model.as_deref(), calls_in_flight: self.in_flight.count(), pools: &pools };
+        let state = State { model: model.as_deref(), calls_in_flight: self.calls.in_flight(), pools: &pools };
         self.metrics.render(&state)
-    }
-
-    fn not_ready(&self) -> Option<String> {
-        if self.stopping.load(Ordering::Relaxed) {
-            return Some("stopping".into());
-        }
-        self.read_model.missing()
     }
 }

@@ -100,7 +100,7 @@ impl Files {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| format!("TREEMAP_TLS_CERT and TREEMAP_TLS_KEY do not belong together: {error}"))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
@@ -10,6 +11,7 @@ use super::{
     Period, Request, ViewMode,
     freshness::{Freshness, Tolerance},
     lists::{self, List},
+    memo::Memo,
 };
 use crate::proto::stocks::v1alpha1::TreemapShortPosition;
 
@@ -27,11 +29,15 @@ pub struct Model {
     pub freshness: Freshness,
     /// A digest of all answers and the data date: the same on every replica, and changed only when one of them changed.
     pub version: HeaderValue,
+    /// The same as a weak entity tag of HTTP.
+    pub entity_tag: HeaderValue,
     /// The data date as YYYY-MM-DD.
     pub data_date: Option<HeaderValue>,
     /// When the view was refreshed, by RFC 3339 in UTC.
     pub last_refreshed: Option<HeaderValue>,
     stale_from: SystemTime,
+    /// By list, limit and form.
+    memo: Memo<(usize, usize, u8)>,
 }
 
 impl Model {
@@ -76,9 +82,11 @@ impl Builder {
             lists,
             freshness,
             version: header(&format!("{version:016x}")),
+            entity_tag: header(&format!("W/\"{version:016x}\"")),
             data_date: freshness.data_date.map(|date| header(&date.to_string())),
             last_refreshed: freshness.last_refreshed.map(|instant| header(&instant.to_string())),
             stale_from: freshness.view_stale_from(tolerance).min(freshness.data_stale_from(tolerance)),
+            memo: Memo::default(),
         }
     }
 }
@@ -111,19 +119,20 @@ impl Answer {
         self.request.period
     }
 
-    /// The encoded `stocks.v1alpha1.IndustryTreeMap`, piece by piece.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.list().slices(self.request.limit)
+    /// The `stocks.v1alpha1.IndustryTreeMap` in protobuf, piece by piece.
+    pub fn proto(&self) -> impl Iterator<Item = &[u8]> {
+        self.list().proto(self.request.limit)
     }
 
-    /// The length of all [`Answer::slices`] together, in bytes.
-    pub fn len(&self) -> usize {
-        self.list().len(self.request.limit)
+    /// The same in JSON.
+    pub fn json(&self) -> impl Iterator<Item = &[u8]> {
+        self.list().json(self.request.limit)
     }
 
-    /// Whether the answer holds no stock.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// What `make` makes of this answer, once for a model and `form`.
+    pub fn once(&self, form: u8, make: impl FnOnce() -> Bytes) -> Bytes {
+        let Request { period, limit, view_mode } = self.request;
+        self.model.memo.get((list_index(period, view_mode), limit.get(), form), make)
     }
 
     fn list(&self) -> &List {

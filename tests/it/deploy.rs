@@ -1,4 +1,4 @@
-//! What the documentation and the files for deployment show, run.
+//! Runs the examples of the documentation and of the deployment files.
 
 use std::process::{Command, Output};
 
@@ -19,7 +19,7 @@ fn refreshes(database: &Database) -> usize {
 
 fn script(url: &str) -> Output {
     let mut script = Command::new(SCRIPT);
-    // psql is where Postgres is, on a machine where it is not on the PATH.
+    // psql may be only in the folder of the Postgres programs, and not on the PATH.
     let path = format!("{}:{}", program("psql").parent().unwrap().display(), std::env::var("PATH").unwrap());
     script.env("PATH", path).env("DATABASE_URL", url).output().unwrap()
 }
@@ -65,7 +65,7 @@ fn the_script_for_pipelines_fails_with_the_reason() {
 }
 
 #[test]
-fn the_python_of_the_docs_refreshes_directly_and_through_a_pooler() {
+fn the_python_example_of_the_docs_refreshes_directly_and_through_a_pooler() {
     let database = Database::with_sample();
     let pooler = Pooler::start(cluster().port);
     let has_asyncpg = |python: &&str| {
@@ -87,7 +87,7 @@ fn the_python_of_the_docs_refreshes_directly_and_through_a_pooler() {
 }
 
 #[test]
-fn the_pg_cron_of_the_docs_refreshes() {
+fn the_pg_cron_example_of_the_docs_refreshes_the_view() {
     if !program("initdb").with_file_name("../lib/pg_cron.so").exists() {
         let debians = program("initdb").starts_with("/usr/lib/postgresql");
         assert!(!debians, "pg_cron is not installed; make test installs it");
@@ -101,7 +101,7 @@ fn the_pg_cron_of_the_docs_refreshes() {
         .replace("0 17 * * *", "* * * * *");
     let before = refreshes(&database);
     own.psql("postgres", &schedule);
-    // The next minute comes within sixty seconds, and pg_cron some seconds after it.
+    // The next minute begins within sixty seconds, and pg_cron runs some seconds later.
     let begun = std::time::Instant::now();
     while refreshes(&database) == before {
         let runs = own.psql("postgres", "SELECT * FROM cron.job_run_details");
@@ -111,7 +111,7 @@ fn the_pg_cron_of_the_docs_refreshes() {
 }
 
 #[test]
-fn the_sql_of_the_docs_for_a_production_database_runs() {
+fn the_sql_example_of_the_docs_for_a_production_database_runs() {
     let database = Database::migrated();
     database.psql(docs::block("setup.md", "CREATE INDEX CONCURRENTLY").trim());
     let down = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/down/004_treemap_materialized_view.sql");
@@ -127,7 +127,7 @@ fn the_sql_of_the_docs_for_a_production_database_runs() {
 }
 
 #[test]
-fn the_steps_of_compose_work_in_their_order_and_again() {
+fn the_steps_of_compose_work_in_order_and_can_be_repeated() {
     let compose = docs::file("compose.yaml");
     let folder = tempfile::tempdir().unwrap();
     let steps: Vec<Vec<String>> = compose
@@ -150,24 +150,24 @@ fn the_steps_of_compose_work_in_their_order_and_again() {
 }
 
 #[tokio::test]
-async fn the_healthcheck_says_ready_or_why_not() {
+async fn the_healthcheck_prints_ready_or_the_reason() {
     let check = |addr: &str| run(&mut command(&["healthcheck", "--admin-addr", addr]));
     let unready = Database::empty();
     let server = Server::start(&unready).await;
-    server.logged("not ready; retrying").await;
-    check(&server.admin().await).exits(1).says(&["not ready: cannot load the treemap", "treemap migrate"]);
+    server.wait_for_log("not ready; retrying").await;
+    check(&server.admin().await).exits(1).prints(&["not ready: cannot load the treemap", "treemap migrate"]);
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--admin-addr", "0.0.0.0:0"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let port = server.admin().await.split(':').next_back().unwrap().to_owned();
-    check(&format!("0.0.0.0:{port}")).succeeds().says(&["ready"]);
+    check(&format!("0.0.0.0:{port}")).succeeds().prints(&["ready"]);
     drop(server);
-    check(&format!("127.0.0.1:{port}")).exits(1).says(&["no answer from http://127.0.0.1:"]);
-    // Without that port there is nobody to ask: a server that accepts connections is taken for ready.
+    check(&format!("127.0.0.1:{port}")).exits(1).prints(&["no answer from http://127.0.0.1:"]);
+    // Without the admin port there is no /readyz: a server that accepts connections counts as ready.
     let server = Server::start_with(&database.url(), &["--admin-addr", "off"]).await;
     let off = |addr: &str| run(&mut command(&["healthcheck", "--admin-addr", "off", "--listen-addr", addr]));
-    off(&server.addr).succeeds().says(&["TREEMAP_ADMIN_ADDR is off"]);
+    off(&server.addr).succeeds().prints(&["TREEMAP_ADMIN_ADDR is off"]);
     let addr = server.addr.clone();
     drop(server);
-    off(&addr).exits(1).says(&["no answer from 127.0.0.1:"]);
+    off(&addr).exits(1).prints(&["no answer from 127.0.0.1:"]);
 }

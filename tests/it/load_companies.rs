@@ -5,25 +5,25 @@ use crate::support::{database::Database, files::Reports, treemap::treemap};
 const COMPANIES: &str = r#"SELECT stock_code, company_name, industry FROM "company-metadata" ORDER BY 1"#;
 
 #[test]
-fn both_layouts_are_loaded_and_later_lists_update_what_is_there() {
+fn both_layouts_are_loaded_and_a_later_list_updates_companies() {
     let database = Database::migrated();
     let files = Reports::new();
     files.write("one.csv", "ASX listed companies as at Mon\r\n\r\nCompany name,ASX code,GICS industry group\r\n\"A, B LTD\",\"AB\",\"Banks\"\r\nC,CC,Energy\r\n");
     files.write("two.csv", "\"ASX code\",\"Company name\",\"GICs industry group\",\"Listing date\",\"Market Cap\"\n\"AB\",\"A LTD\",\"Not Applic\",\"01/01/2001\",1\n\"DD\",\"D\",\"Banks\",\"\",\n");
     treemap(&database, &["load", "companies", &files.file("one.csv")])
         .succeeds()
-        .says(&["2 companies: 2 added, 0 updated"]);
+        .prints(&["2 companies: 2 added, 0 updated"]);
     treemap(&database, &["load", "companies", &files.file("one.csv")])
         .succeeds()
-        .says(&["2 companies: 0 added, 0 updated"]);
+        .prints(&["2 companies: 0 added, 0 updated"]);
     treemap(&database, &["load", "companies", &files.file("two.csv")])
         .succeeds()
-        .says(&["2 companies: 1 added, 1 updated"]);
+        .prints(&["2 companies: 1 added, 1 updated"]);
     assert_eq!(database.psql(COMPANIES), "AB|A LTD|Not Applic\nCC|C|Energy\nDD|D|Banks");
 }
 
 #[test]
-fn a_list_that_is_none_is_refused_whole() {
+fn an_invalid_list_is_refused_as_a_whole() {
     let database = Database::migrated();
     let files = Reports::new();
     files
@@ -31,8 +31,8 @@ fn a_list_that_is_none_is_refused_whole() {
         .write("other.csv", "a,b\n1,2\n");
     treemap(&database, &["load", "companies", &files.file("short.csv")])
         .exits(1)
-        .says(&["short.csv: line 3 has 2 fields"]);
-    treemap(&database, &["load", "companies", &files.file("other.csv")]).exits(1).says(&["expected \"ASX code\""]);
-    treemap(&database, &["load", "companies", &files.file("none.csv")]).exits(1).says(&["none.csv: No such file"]);
+        .prints(&["short.csv: line 3 has 2 fields"]);
+    treemap(&database, &["load", "companies", &files.file("other.csv")]).exits(1).prints(&["expected \"ASX code\""]);
+    treemap(&database, &["load", "companies", &files.file("none.csv")]).exits(1).prints(&["none.csv: No such file"]);
     assert_eq!(database.psql(COMPANIES), "");
 }

@@ -1,4 +1,4 @@
-//! `treemap load shorts`: every encoding and quirk of the files, and every refusal.
+//! `treemap load shorts`: every encoding and irregularity of the files, and every reason to refuse one.
 
 use crate::support::{
     database::Database,
@@ -13,7 +13,7 @@ fn rows(database: &Database) -> String {
 }
 
 #[test]
-fn both_eras_of_the_format_are_read_by_what_is_in_the_file() {
+fn both_formats_are_detected_by_the_content_of_the_file() {
     let database = Database::migrated();
     let reports = Reports::new();
     reports
@@ -22,13 +22,13 @@ fn both_eras_of_the_format_are_read_by_what_is_in_the_file() {
         .utf_16_report("20220603", 1, &["A LTD ORDINARY\tAAA \t100\t1000\t0.54"]);
     treemap(&database, &["load", "shorts", &reports.path()])
         .succeeds()
-        .says(&["3 reports loaded, 4 rows, 2015-12-29 to 2022-06-03", "0 refused"]);
+        .prints(&["3 reports loaded, 4 rows, 2015-12-29 to 2022-06-03", "0 refused"]);
     assert_eq!(rows(&database), "2015-12-29 AAA 0.1829\n2015-12-29 BBB 0.2\n2022-06-01 AAA 10\n2022-06-03 AAA 0.54");
     assert_eq!(database.psql(r#"SELECT "PRODUCT" FROM shorts WHERE "PRODUCT_CODE" = 'BBB'"#), "B, C & CO");
 }
 
 #[test]
-fn a_blank_or_a_dash_is_null() {
+fn a_blank_or_a_dash_is_loaded_as_null() {
     let database = Database::migrated();
     let reports = Reports::new();
     reports.report("20230103", 1, &["A,AAA,1,1000,", "B,BBB,2,1000,-", "C,CCC,-,,  "]);
@@ -41,7 +41,7 @@ fn a_blank_or_a_dash_is_null() {
 }
 
 #[test]
-fn the_highest_revision_of_a_date_wins_and_what_it_dropped_is_gone() {
+fn the_highest_revision_of_a_date_replaces_all_its_rows() {
     let database = Database::migrated();
     let reports = Reports::new();
     reports.report("20230103", 1, &["A,AAA,1,1000,1", "B,BBB,1,1000,1"]).report("20230104", 1, &["A,AAA,1,1000,1"]);
@@ -49,18 +49,18 @@ fn the_highest_revision_of_a_date_wins_and_what_it_dropped_is_gone() {
     reports.report("20230103", 2, &["A,AAA,1,1000,2", "B,BBB,1,1000,2"]).report("20230103", 10, &["A,AAA,1,1000,3"]);
     treemap(&database, &["load", "shorts", &reports.path()])
         .succeeds()
-        .says(&["2 reports loaded", "2 older revisions passed over"]);
+        .prints(&["2 reports loaded", "2 older revisions passed over"]);
     assert_eq!(rows(&database), "2023-01-03 AAA 3\n2023-01-04 AAA 1");
 }
 
 #[test]
-fn a_revision_that_is_refused_does_not_take_the_one_before_with_it() {
+fn when_a_revision_is_refused_the_one_before_it_is_loaded() {
     let database = Database::migrated();
     let reports = Reports::new();
     reports.report("20230103", 1, &["A,AAA,1,1000,1"]).write(&name("20230103", 2), "");
     treemap(&database, &["load", "shorts", &reports.path()])
         .exits(1)
-        .says(&["-002-SSDailyAggShortPos.csv: the file is empty"]);
+        .prints(&["-002-SSDailyAggShortPos.csv: the file is empty"]);
     assert_eq!(rows(&database), "2023-01-03 AAA 1");
 }
 
@@ -81,7 +81,7 @@ fn loading_twice_changes_nothing_with_and_without_a_unique_constraint() {
 }
 
 #[test]
-fn each_refused_file_is_named_with_its_reason_and_stops_nothing_else() {
+fn each_refused_file_is_reported_with_its_reason_and_the_others_are_loaded() {
     let database = Database::migrated();
     let reports = Reports::new();
     let binary: Vec<u8> = (0..=255).collect();
@@ -96,7 +96,7 @@ fn each_refused_file_is_named_with_its_reason_and_stops_nothing_else() {
         .write("notes.txt", "passed over")
         .report("20230113", 1, &["A,AAA,1,1000,1"]);
     std::fs::create_dir(reports.file(&name("20230112", 1))).unwrap();
-    treemap(&database, &["load", "shorts", &reports.path()]).exits(1).says(&[
+    treemap(&database, &["load", "shorts", &reports.path()]).exits(1).prints(&[
         "RR20230104-001-SSDailyAggShortPos.csv: the file is empty",
         "RR20230105-001-SSDailyAggShortPos.csv: the first line is no report's header: found \"<!DOCTYPE html>",
         "RR20230106-001-SSDailyAggShortPos.csv: this is no text",
@@ -110,18 +110,19 @@ fn each_refused_file_is_named_with_its_reason_and_stops_nothing_else() {
 }
 
 #[test]
-fn paths_that_hold_no_report_are_refused() {
+fn paths_without_reports_are_refused() {
     let database = Database::migrated();
     let reports = Reports::new();
     reports.write("list.csv", "a,b");
     let load = |path: &str| treemap(&database, &["load", "shorts", path]).exits(1);
-    load(&reports.path()).says(&["there is no report in this folder; expected RRyyyymmdd-vvv-", "nothing was loaded"]);
-    load(&reports.file("list.csv")).says(&["list.csv: this is not named like a report; expected RRyyyymmdd-vvv-"]);
-    load(&reports.file("missing")).says(&["missing: No such file or directory"]);
+    load(&reports.path())
+        .prints(&["there is no report in this folder; expected RRyyyymmdd-vvv-", "nothing was loaded"]);
+    load(&reports.file("list.csv")).prints(&["list.csv: this is not named like a report; expected RRyyyymmdd-vvv-"]);
+    load(&reports.file("missing")).prints(&["missing: No such file or directory"]);
 }
 
 #[test]
-fn files_and_folders_may_be_mixed_and_named_twice() {
+fn files_and_folders_may_be_mixed_and_repeated() {
     let database = Database::migrated();
     let (one, other) = (Reports::new(), Reports::new());
     one.report("20230103", 1, &["A,AAA,1,1000,1"]);
@@ -131,11 +132,11 @@ fn files_and_folders_may_be_mixed_and_named_twice() {
     let file = one.file(&name("20230103", 1));
     treemap(&database, &["load", "shorts", &file, &other.path(), &file])
         .succeeds()
-        .says(&["3 reports loaded", "0 older"]);
+        .prints(&["3 reports loaded", "0 older"]);
 }
 
 #[tokio::test]
-async fn two_loaders_at_once_leave_each_row_once() {
+async fn two_loaders_at_once_insert_each_row_once() {
     let database = Database::migrated();
     database.psql(r#"ALTER TABLE shorts DROP CONSTRAINT "shorts_DATE_PRODUCT_CODE_key""#);
     let load = || {
@@ -143,7 +144,7 @@ async fn two_loaders_at_once_leave_each_row_once() {
         command.env("DATABASE_URL", database.url());
         tokio::task::spawn_blocking(move || crate::support::treemap::run(&mut command).succeeds())
     };
-    // Held back until both are at the point where they would meet.
+    // This lock stops both loaders at the point where they could conflict.
     let holder = database.connect().await;
     holder.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('treemap.load', 0))").await.unwrap();
     let loaders = (load(), load());
@@ -153,19 +154,19 @@ async fn two_loaders_at_once_leave_each_row_once() {
     holder.batch_execute("COMMIT").await.unwrap();
     let (one, other) = tokio::join!(loaders.0, loaders.1);
     let counted = format!("{} rows", database.psql("SELECT count(*) FROM shorts"));
-    one.unwrap().says(&[&counted]);
-    other.unwrap().says(&[&counted]);
+    one.unwrap().prints(&[&counted]);
+    other.unwrap().prints(&[&counted]);
 }
 
 #[test]
-fn a_database_that_cannot_take_a_batch_keeps_what_it_had() {
+fn when_a_batch_fails_the_table_keeps_its_rows() {
     let database = Database::migrated();
     let reports = Reports::new();
     reports.report("20230103", 1, &["A,AAA,1,1000,1"]);
     treemap(&database, &["load", "shorts", &reports.path()]).succeeds();
     database.psql(r#"ALTER TABLE shorts ADD CHECK ("REPORTED_SHORT_POSITIONS" < 100)"#);
     reports.report("20230103", 2, &["A,AAA,1,1000,2", "B,BBB,100,1000,2"]);
-    treemap(&database, &["load", "shorts", &reports.path()]).exits(1).says(&[
+    treemap(&database, &["load", "shorts", &reports.path()]).exits(1).prints(&[
         "the reports from 2023-01-03 to 2023-01-03 were not loaded",
         "violates check constraint",
         "COPY shorts",

@@ -1,15 +1,17 @@
-//! Tests of what the service promises, against the real binary and a real Postgres. Each is named as its promise.
+//! Tests of the service with the real binary and a real Postgres. The name of a test is the promise that it checks.
 
 #![allow(clippy::float_cmp, reason = "counts, which /metrics writes as floats")]
 
 mod answer;
 mod bad_input;
+mod clients;
 mod deploy;
 mod failover;
 mod limits;
 mod load_companies;
 mod load_shorts;
 mod migrations;
+mod mixed;
 mod operations;
 mod outages;
 mod pooler;
@@ -26,3 +28,5 @@ mod status;
 mod support;
 mod tls;
 mod view;
+mod web;
+mod web_abuse;

@@ -1,4 +1,4 @@
-//! The migrations, in every way in which they are applied.
+//! The migrations, as the binary, psql and Supabase apply them.
 
 use std::{fs, path::Path, process::Command};
 
@@ -18,14 +18,14 @@ fn up_files() -> Vec<String> {
     let mut files: Vec<_> = fs::read_dir(folder())
         .unwrap()
         .map(Result::unwrap)
-        .filter(|entry| entry.file_type().unwrap().is_file())
+        .filter(|entry| entry.path().extension().is_some_and(|kind| kind == "sql"))
         .map(|entry| entry.path().display().to_string())
         .collect();
     files.sort();
     files
 }
 
-/// Names and kinds of everything in schema public, with all definitions: equal before and after means nothing changed.
+/// All objects of the schema public with their definitions. If two results are equal, nothing has changed.
 fn objects(database: &Database) -> String {
     database.psql(
         "SELECT string_agg(line, E'\n' ORDER BY line) FROM (
@@ -38,20 +38,20 @@ fn objects(database: &Database) -> String {
 }
 
 #[test]
-fn up_twice_down_and_up_again_come_to_the_same() {
+fn migrating_again_or_after_a_rollback_gives_the_same_schema() {
     let database = Database::with_sample();
     let migrated = objects(&database);
     let rows = database.psql("SELECT count(*) FROM mv_treemap_data");
-    treemap(&database, &["migrate"]).succeeds().says(&["nothing to do"]);
+    treemap(&database, &["migrate"]).succeeds().prints(&["nothing to do"]);
     assert_eq!(objects(&database), migrated);
-    assert_eq!(database.psql("SELECT count(*) FROM treemap_refreshes"), "2", "the view was not made again");
+    assert_eq!(database.psql("SELECT count(*) FROM treemap_refreshes"), "2", "the view was not created again");
 
     treemap(&database, &["migrate", "--down"]).succeeds();
     treemap(&database, &["migrate", "--down"]).succeeds();
     let left = database.psql("SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'm')");
     assert_eq!(left, "company-metadata shorts");
     assert_eq!(database.psql("SELECT count(*) > 0 FROM shorts"), "t");
-    treemap(&database, &["migrate", "--check"]).exits(1).says(&["mv_treemap_data is missing", "treemap migrate"]);
+    treemap(&database, &["migrate", "--check"]).exits(1).prints(&["mv_treemap_data is missing", "treemap migrate"]);
 
     treemap(&database, &["migrate"]).succeeds();
     assert_eq!(objects(&database), migrated);
@@ -60,7 +60,7 @@ fn up_twice_down_and_up_again_come_to_the_same() {
 }
 
 #[test]
-fn four_at_once_all_succeed() {
+fn four_migrations_at_once_all_succeed() {
     let database = Database::empty();
     for _ in 0..5 {
         let start = || command(&["migrate"]).env("DATABASE_URL", database.url()).spawn().unwrap();
@@ -74,12 +74,12 @@ fn four_at_once_all_succeed() {
 }
 
 #[test]
-fn the_published_view_is_replaced_in_place_and_its_readers_still_read() {
+fn the_published_view_is_replaced_and_its_readers_keep_their_privileges() {
     let database = Database::empty();
     database.psql(PUBLISHED);
     database.psql("GRANT SELECT ON mv_treemap_data TO stranger");
-    treemap(&database, &["migrate", "--check"]).exits(1).says(&["has another definition"]);
-    treemap(&database, &["status"]).exits(1).says(&["not migrated", "idx_mv_treemap_unique", "treemap migrate"]);
+    treemap(&database, &["migrate", "--check"]).exits(1).prints(&["has another definition"]);
+    treemap(&database, &["status"]).exits(1).prints(&["not migrated", "idx_mv_treemap_unique", "treemap migrate"]);
     treemap(&database, &["migrate"]).succeeds();
     treemap(&database, &["migrate", "--check"]).succeeds();
     assert_eq!(database.psql("SELECT product_code, short_position FROM get_treemap_data('3m', 1, 'current')"), "ABC|2");
@@ -93,16 +93,16 @@ fn the_published_view_is_replaced_in_place_and_its_readers_still_read() {
 }
 
 #[test]
-fn a_migration_that_fails_half_way_leaves_nothing_behind() {
+fn a_migration_that_fails_half_way_changes_nothing() {
     let database = Database::empty();
     database.psql(PUBLISHED);
     database.psql("CREATE VIEW report AS SELECT product_code FROM mv_treemap_data");
     let before = objects(&database);
     treemap(&database, &["migrate"])
         .exits(1)
-        .says(&["mv_treemap_data was left as it is", "view report depends on materialized view mv_treemap_data"]);
+        .prints(&["mv_treemap_data was left as it is", "view report depends on materialized view mv_treemap_data"]);
     assert_eq!(objects(&database), before);
-    // The same by psql, which goes statement by statement: the view is replaced by one statement, or not at all.
+    // The same with psql, which commits each statement: a single statement replaces the view, and it fails as a whole.
     for file in up_files() {
         let _ = database.psql_command().args(["-f", &file]).output().unwrap();
     }
@@ -110,21 +110,21 @@ fn a_migration_that_fails_half_way_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_rollback_that_something_depends_on_changes_nothing() {
+fn a_rollback_that_a_dependent_view_prevents_changes_nothing() {
     let database = Database::with_sample();
     database.psql("CREATE VIEW report AS SELECT product_code FROM mv_treemap_data");
     let before = objects(&database);
-    treemap(&database, &["migrate", "--down"]).exits(1).says(&["view report depends on"]);
+    treemap(&database, &["migrate", "--down"]).exits(1).prints(&["view report depends on"]);
     assert_eq!(objects(&database), before);
 }
 
 #[test]
-fn psql_applies_the_files_as_the_binary_does() {
+fn psql_and_the_binary_create_the_same_schema() {
     let by_binary = Database::empty();
     treemap(&by_binary, &["migrate"]).succeeds();
     for transaction in [&["-1"][..], &[]] {
         let by_psql = Database::empty();
-        // Twice: a file that was applied can be applied again.
+        // Twice: each file can be applied again.
         for file in up_files().iter().chain(&up_files()) {
             output(by_psql.psql_command().args(transaction).args(["-f", file]));
         }
@@ -141,7 +141,7 @@ fn psql_applies_the_files_as_the_binary_does() {
 }
 
 #[tokio::test]
-async fn supabase_would_take_the_files_each_as_one_implicit_transaction() {
+async fn supabase_can_apply_each_file_as_one_implicit_transaction() {
     let names = |path: &String| Path::new(path).file_name().unwrap().to_str().unwrap().to_owned();
     let files = up_files();
     assert_eq!(
@@ -156,7 +156,7 @@ async fn supabase_would_take_the_files_each_as_one_implicit_transaction() {
             assert!(!["BEGIN;", "COMMIT;", "ROLLBACK;"].contains(&line.trim()), "{line}");
             assert!(!line.starts_with('\\') && !line.contains("CREATE INDEX CONCURRENTLY"), "{line}");
         }
-        // All of a simple query is one implicit transaction; VACUUM and the like would fail in it, and a COMMIT warn.
+        // A simple query is one implicit transaction: VACUUM would fail in it, and COMMIT would give a warning.
         client.batch_execute("RESET ALL").await.unwrap();
         client.batch_execute(&text).await.unwrap();
     }
@@ -164,7 +164,7 @@ async fn supabase_would_take_the_files_each_as_one_implicit_transaction() {
 }
 
 #[test]
-fn supabases_public_roles_are_shut_out_and_its_service_role_is_let_in() {
+fn supabases_public_roles_have_no_access_and_its_service_role_has_access() {
     let database = Database::empty();
     for role in ["anon", "authenticated", "service_role"] {
         database.psql(&format!(
@@ -188,24 +188,24 @@ fn supabases_public_roles_are_shut_out_and_its_service_role_is_let_in() {
 }
 
 #[test]
-fn an_index_that_was_dropped_is_found_and_made_again() {
+fn a_dropped_index_is_reported_and_created_again() {
     let database = Database::with_sample();
     database.psql("DROP INDEX idx_mv_treemap_unique");
     treemap(&database, &["migrate", "--check"])
         .exits(1)
-        .says(&["idx_mv_treemap_unique", "cannot be refreshed concurrently"]);
+        .prints(&["idx_mv_treemap_unique", "cannot be refreshed concurrently"]);
     treemap(&database, &["migrate"]).succeeds();
     treemap(&database, &["migrate", "--check"]).succeeds();
     treemap(&database, &["refresh"]).succeeds();
 }
 
 #[test]
-fn a_role_without_rights_is_told_so_and_changes_nothing() {
+fn migrating_with_a_role_without_privileges_fails_and_changes_nothing() {
     let database = Database::empty();
-    // As it is since version 15.
+    // The default since version 15.
     database.psql("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     run(command(&["migrate"]).env("DATABASE_URL", database.url_of("stranger")))
         .exits(1)
-        .says(&["permission denied for schema public", "role that owns"]);
+        .prints(&["permission denied for schema public", "role that owns"]);
     assert_eq!(objects(&database), "");
 }

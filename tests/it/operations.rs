@@ -1,4 +1,4 @@
-//! What ops see, and what they do: probes, metrics, logs, traces, restarts.
+//! Operations: probes, metrics, logs, traces, restarts.
 
 use std::{
     io::{BufRead, BufReader},
@@ -27,96 +27,96 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn probes_say_alive_always_and_ready_only_with_a_model_and_gracefully_agree_with_grpc_health() {
+async fn livez_always_succeeds_and_readyz_and_grpc_health_succeed_only_with_a_model() {
     let database = Database::empty();
     let server = Server::start(&database).await;
-    server.logged("not ready; retrying").await;
-    assert_eq!(server.ask("/livez").await, (200, "alive\n".into()));
-    let (status, why) = server.ask("/readyz").await;
+    server.wait_for_log("not ready; retrying").await;
+    assert_eq!(server.admin_get("/livez").await, (200, "alive\n".into()));
+    let (status, why) = server.admin_get("/readyz").await;
     assert_eq!(status, 503);
     assert!(why.contains("not ready: cannot load the treemap") && why.contains("treemap migrate"), "{why}");
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
-    assert_eq!(server.metric("treemap_model_age_seconds").await, f64::INFINITY, "older than anything");
+    assert_eq!(server.metric("treemap_model_age_seconds").await, f64::INFINITY, "a missing model is infinitely old");
     assert_eq!(server.metric("treemap_model_stale").await, 1.0);
     treemap::treemap(&database, &["migrate"]).succeeds();
-    server.becomes_ready().await;
-    assert_eq!(server.ask("/readyz").await, (200, "ready\n".into()));
-    assert_eq!(server.ask("/").await.0, 404);
+    server.wait_until_ready().await;
+    assert_eq!(server.admin_get("/readyz").await, (200, "ready\n".into()));
+    assert_eq!(server.admin_get("/").await.0, 404);
 }
 
 #[tokio::test]
-async fn while_it_drains_it_is_not_ready_says_so_and_still_answers() {
+async fn during_the_drain_delay_the_server_is_not_ready_but_still_answers() {
     let database = Database::with_sample();
     let mut server = Server::start_with(&database.url(), &["--drain-delay", "2s"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     server.signal("TERM");
-    server.logged("stopping").await;
+    server.wait_for_log("stopping").await;
     eventually("not ready", async || {
-        (server.ask("/readyz").await == (503, "not ready: stopping\n".into())).then_some(())
+        (server.admin_get("/readyz").await == (503, "not ready: stopping\n".into())).then_some(())
     })
     .await;
-    assert_eq!(server.ask("/livez").await.0, 200);
-    // On a new connection, as from a balancer that has not heard yet.
+    assert_eq!(server.admin_get("/livez").await.0, 200);
+    // On a new connection, as from a load balancer that has not noticed yet.
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
     assert!(get(&mut server.client().await, "3m", 1, 0).await.is_ok());
-    assert!(server.ended().await.success());
+    assert!(server.wait_for_exit().await.success());
 }
 
 #[tokio::test]
-async fn ctrl_c_does_not_wait_for_others_to_learn_of_it() {
+async fn ctrl_c_skips_the_drain_delay() {
     let database = Database::with_sample();
     let mut server = Server::start_with(&database.url(), &["--drain-delay", "1h"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     server.signal("INT");
-    assert!(server.ended().await.success());
+    assert!(server.wait_for_exit().await.success());
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
+async fn a_second_signal_stops_the_server_at_once() {
     let database = Database::with_sample();
     let mut server = Server::start_with(&database.url(), &["--drain-delay", "1h"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     server.signal("TERM");
-    server.logged("stopping").await;
+    server.wait_for_log("stopping").await;
     server.signal("INT");
-    assert_eq!(server.ended().await.code(), Some(1));
-    server.logged("stopped by a second signal").await;
+    assert_eq!(server.wait_for_exit().await.code(), Some(1));
+    server.wait_for_log("stopped by a second signal").await;
 }
 
 #[tokio::test]
-async fn nobody_can_hold_the_end() {
+async fn no_client_can_delay_the_end_of_the_drain() {
     let database = Database::with_sample();
     let mut server = Server::start_with(&database.url(), &["--drain-timeout", "1s"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let _mute = Raw::connect(&server.addr).await;
     let _half = Raw::connect(&server.addr).await.send(&raw::PREFACE[..10]).await;
-    // One that answers no PING, and one that leaves its answer where it is.
-    let _deaf = Raw::hello(&server.addr, &[]).await;
+    // One client does not answer PINGs, and one does not read its answer.
+    let _deaf = Raw::handshake(&server.addr, &[]).await;
     let window = [&4_u16.to_be_bytes()[..], &1_u32.to_be_bytes()].concat();
-    let mut slow = Raw::hello(&server.addr, &window).await;
+    let mut slow = Raw::handshake(&server.addr, &window).await;
     slow.call(1, &GetIndustryTreeMapRequest { period: "3m".into(), ..Default::default() }).await;
     slow.until(raw::HEADERS).await.unwrap();
     server.signal("TERM");
     let begun = std::time::Instant::now();
-    assert!(server.ended().await.success());
+    assert!(server.wait_for_exit().await.success());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    let cut = server.logged("cut connections that were still open after 1 s").await;
+    let cut = server.wait_for_log("cut connections that were still open after 1 s").await;
     assert!(cut.contains("cut=2"), "{cut}");
 }
 
 #[tokio::test]
-async fn replicas_that_are_restarted_in_turn_lose_no_call() {
+async fn a_rolling_restart_loses_no_call() {
     let database = Database::with_sample();
     let arguments = ["--drain-delay", "1s"];
     let mut replicas = Vec::new();
     for _ in 0..3 {
         let server = Server::start_with(&database.url(), &arguments).await;
-        server.becomes_ready().await;
+        server.wait_until_ready().await;
         replicas.push((server.client().await, server));
     }
     let ready: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(replicas.iter().map(|(client, _)| client.clone()).collect()));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    // As a balancer: calls go to each replica in turn that is ready as far as it knows.
+    // Like a load balancer: sends calls in turn to each replica that it knows to be ready.
     let (clients, ended) = (ready.clone(), stop.clone());
     let calling = tokio::spawn(async move {
         let mut made = 0;
@@ -133,11 +133,12 @@ async fn replicas_that_are_restarted_in_turn_lose_no_call() {
     for _ in 0..3 {
         let (_, mut old) = replicas.remove(0);
         old.signal("TERM");
-        eventually("it is not ready", async || (old.ask("/readyz").await.0 == 503).then_some(())).await;
+        eventually("the old replica is not ready", async || (old.admin_get("/readyz").await.0 == 503).then_some(()))
+            .await;
         *ready.lock().unwrap() = replicas.iter().map(|(client, _)| client.clone()).collect();
-        assert!(old.ended().await.success());
+        assert!(old.wait_for_exit().await.success());
         let new = Server::start_with(&database.url(), &arguments).await;
-        new.becomes_ready().await;
+        new.wait_until_ready().await;
         replicas.push((new.client().await, new));
         *ready.lock().unwrap() = replicas.iter().map(|(client, _)| client.clone()).collect();
     }
@@ -146,12 +147,12 @@ async fn replicas_that_are_restarted_in_turn_lose_no_call() {
 }
 
 #[tokio::test]
-async fn the_metrics_tell_what_happened() {
+async fn the_metrics_count_calls_refreshes_and_reloads() {
     let database = Database::with_sample();
     let server = Server::refreshing(&database.url(), &["--refresh-schedule", "* * * * * *"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
-    server.logged("refreshed the view for the tick").await;
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
+    server.wait_for_log("refreshed the view for the tick").await;
     let mut client = server.client().await;
     for _ in 0..3 {
         get(&mut client, "3m", 10, 0).await.unwrap();
@@ -176,18 +177,17 @@ async fn the_metrics_tell_what_happened() {
     assert_eq!(metric("treemap_calls_in_flight").await, 0.0);
     assert!(metric("treemap_connections").await >= 1.0);
     assert!(metric("treemap_pool_connections{pool=\"read\",state=\"idle\"}").await <= 1.0);
-    // A path that somebody made up is no label of ours.
-    let text = server.ask("/metrics").await.1;
+    let text = server.admin_get("/metrics").await.1;
     assert!(text.contains(&format!("treemap_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }
 
 #[tokio::test]
-async fn every_metric_of_the_alerts_and_of_the_dashboard_exists() {
+async fn every_metric_of_the_alerts_and_the_dashboard_exists_and_is_documented() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     get(&mut server.client().await, "3m", 10, 0).await.unwrap();
-    let shown = server.ask("/metrics").await.1;
+    let shown = server.admin_get("/metrics").await.1;
     let names: Vec<&str> =
         shown.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
     let mut used = 0;
@@ -201,16 +201,16 @@ async fn every_metric_of_the_alerts_and_of_the_dashboard_exists() {
         }
     }
     assert!(used > 20);
-    // And each is explained.
+    // The docs explain each metric.
     let page = docs::file("docs/operations.md");
     for line in shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = line.split(' ').next().unwrap();
-        assert!(page.contains(name), "docs/operations.md does not tell of {name}");
+        assert!(page.contains(name), "docs/operations.md does not explain {name}");
     }
 }
 
 #[test]
-fn logs_are_json_when_nobody_sits_at_a_terminal() {
+fn logs_are_json_when_stderr_is_not_a_terminal() {
     let database = Database::with_sample();
     let mut command = treemap::command(&["serve", "--listen-addr", "127.0.0.1:0", "--admin-addr", "off"]);
     command.env_remove("TREEMAP_LOG_FORMAT").env("DATABASE_URL", database.url()).stderr(std::process::Stdio::piped());
@@ -235,7 +235,7 @@ fn logs_are_json_when_nobody_sits_at_a_terminal() {
 }
 
 #[test]
-fn the_last_word_of_a_failed_server_is_json_where_its_log_is() {
+fn the_last_error_of_a_failed_server_is_json_when_its_log_is_json() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let mut command = treemap::command(&["serve", "--listen-addr", &addr, "--admin-addr", "off"]);
@@ -249,7 +249,7 @@ fn the_last_word_of_a_failed_server_is_json_where_its_log_is() {
         last["message"].as_str().unwrap().starts_with(&format!("cannot listen on {addr} (TREEMAP_LISTEN_ADDR)")),
         "{last}"
     );
-    // A person at a terminal reads a sentence.
+    // In text format, the error is a sentence.
     let failed = command.env("TREEMAP_LOG_FORMAT", "text").output().unwrap();
     assert!(String::from_utf8(failed.stderr).unwrap().starts_with("error: cannot listen on "));
 }
@@ -269,7 +269,7 @@ async fn a_scraper_may_keep_its_connection_to_the_admin_port() {
 }
 
 #[tokio::test]
-async fn a_probe_of_the_admin_port_is_answered_however_many_others_are_slow() {
+async fn slow_clients_of_the_admin_port_do_not_delay_probes() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     let admin = server.admin().await;
@@ -280,15 +280,15 @@ async fn a_probe_of_the_admin_port_is_answered_however_many_others_are_slow() {
         slow.push(stream);
     }
     for _ in 0..20 {
-        assert_eq!(server.ask("/livez").await.0, 200);
+        assert_eq!(server.admin_get("/livez").await.0, 200);
     }
 }
 
 #[tokio::test]
-async fn two_scrapers_at_once_see_one_version_each() {
+async fn each_of_many_concurrent_scrapes_contains_one_model_version() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
-    let scrapes = (0..50).map(|_| async { server.ask("/metrics").await.1 });
+    let scrapes = (0..50).map(|_| async { server.admin_get("/metrics").await.1 });
     for text in futures_util::future::join_all(scrapes).await {
         assert_eq!(text.matches("treemap_model{version=").count(), 1, "{text}");
         assert_eq!(text.matches("# EOF").count(), 1, "{text}");
@@ -309,7 +309,7 @@ async fn no_call_is_logged() {
     assert!(server.log().lines().count() <= before + 1, "{}", server.log());
 }
 
-/// A collector of traces that keeps what it is sent.
+/// A trace collector that keeps the spans that it receives.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Span>>>);
 
@@ -339,7 +339,7 @@ async fn a_call_is_a_span_in_the_trace_of_its_caller() {
     let mut command = treemap::command(&[]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "100");
     let server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
     let request = GetIndustryTreeMapRequest { period: "3m".into(), limit: 1, view_mode: 0 };
     let traceparent = format!("00-{trace}-{parent}-01");
@@ -359,29 +359,31 @@ async fn a_call_is_a_span_in_the_trace_of_its_caller() {
     assert_eq!(span.name, "shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap");
     assert_eq!(hex(&span.parent_span_id), parent);
     assert_eq!(span.kind, 2, "server");
-    eventually("the load is a span of its own", async || {
+    let protocol = span.attributes.iter().find(|attribute| attribute.key == "treemap.protocol");
+    assert!(format!("{:?}", protocol.unwrap().value).contains("grpc"), "{span:?}");
+    eventually("the load has its own span", async || {
         collector.0.lock().unwrap().iter().any(|span| span.name == "load").then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_collector_that_is_not_there_harms_nobody() {
+async fn a_missing_trace_collector_fails_no_call() {
     let database = Database::with_sample();
     let mut command = treemap::command(&[]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{}", free_port()));
     let mut server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let mut client = server.client().await;
     for _ in 0..100 {
         get(&mut client, "3m", 10, 0).await.unwrap();
     }
     server.signal("TERM");
-    assert!(server.ended().await.success());
+    assert!(server.wait_for_exit().await.success());
 }
 
 #[test]
-fn a_setting_that_another_needs_is_named() {
+fn a_missing_setting_that_another_setting_needs_is_reported() {
     for (set, missing) in [
         ("TREEMAP_TLS_CERT", "TREEMAP_TLS_KEY is not set; TREEMAP_TLS_CERT needs it"),
         ("TREEMAP_TLS_KEY", "TREEMAP_TLS_CERT is not set; TREEMAP_TLS_KEY needs it"),
@@ -390,12 +392,12 @@ fn a_setting_that_another_needs_is_named() {
         let mut command = treemap::command(&["serve"]);
         treemap::run(command.env(set, "/nowhere").env("DATABASE_URL", "postgres://localhost/d"))
             .exits(1)
-            .says(&[missing]);
+            .prints(&[missing]);
     }
 }
 
 #[test]
-fn every_mistake_in_the_settings_is_told_at_once() {
+fn all_mistakes_in_the_flags_are_reported_together() {
     let run = treemap::run(&mut treemap::command(&[
         "serve",
         "--database-url",
@@ -418,7 +420,7 @@ fn every_mistake_in_the_settings_is_told_at_once() {
         "--poll-interval",
         "often",
     ]));
-    run.exits(1).says(&[
+    run.exits(1).prints(&[
         "DATABASE_URL is not",
         "TREEMAP_LISTEN_ADDR is \"here\"",
         "TREEMAP_ADMIN_ADDR is \"there\"",

@@ -1,4 +1,4 @@
-//! Behind PgBouncer in transaction mode, the strictest of poolers.
+//! The service behind PgBouncer in transaction mode.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_listen_that_never_delivers_is_found_out_told_once_and_made_up_for_by_the_poll() {
+async fn a_listen_connection_that_delivers_nothing_is_logged_once_and_the_server_polls() {
     let database = Database::with_sample();
     let pooler = Pooler::start(cluster().port);
     let server = Server::start_with(&pooler.url(&database), &["--poll-interval", "200ms"]).await;
-    server.becomes_ready().await;
-    let why = server.logged("LISTEN does not work; polling for refreshes: ").await;
+    server.wait_until_ready().await;
+    let why = server.wait_for_log("LISTEN does not work; polling for refreshes: ").await;
     assert!(why.contains("delivers nothing") && why.contains("LISTEN_DATABASE_URL"), "{why}");
     for _ in 0..3 {
         let mut client = server.client().await;
@@ -36,13 +36,13 @@ async fn a_listen_that_never_delivers_is_found_out_told_once_and_made_up_for_by_
 }
 
 #[tokio::test]
-async fn a_direct_connection_for_listen_beside_the_pooler_hears_at_once() {
+async fn with_a_direct_connection_for_listen_a_refresh_is_served_at_once() {
     let database = Database::with_sample();
     let pooler = Pooler::start(cluster().port);
     let arguments = ["--poll-interval", "1h", "--listen-database-url", &database.url()];
     let server = Server::start_with(&pooler.url(&database), &arguments).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
     database.add_companies(&[("TOP", "'Banks'")]);
     database.add_shorts(&[("2023-12-29", "TOP", "99")]);
     database.refresh();
@@ -54,7 +54,7 @@ async fn a_direct_connection_for_listen_beside_the_pooler_hears_at_once() {
 }
 
 #[tokio::test]
-async fn every_command_works_through_the_pooler_again_and_again() {
+async fn every_command_works_repeatedly_through_the_pooler() {
     let database = Database::empty();
     let pooler = Pooler::start(cluster().port);
     let through = |arguments: &[&str]| run(command(arguments).env("DATABASE_URL", pooler.url(&database)));
@@ -71,7 +71,7 @@ async fn every_command_works_through_the_pooler_again_and_again() {
             .psql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"),
         "0"
     );
-    // The loader is the one command that has to prepare a statement: it leaves none behind on the pooler's connections.
+    // Only the loader has to prepare a statement. It must leave none on the connections of the pooler.
     let left = pooler.psql(&database, "SELECT count(*) FROM pg_prepared_statements");
     assert_eq!(left.trim(), "0");
     let lock = pooler.psql(&database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())");

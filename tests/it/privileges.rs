@@ -1,6 +1,6 @@
-//! A role for the service that can do what it has to, and nothing else: the one that docs/connecting.md creates.
+//! The role that docs/connecting.md creates for the service: it has the privileges that it needs, and no others.
 
-use crate::support::{database::Database, docs, outage::refreshes_arrive, server::Server, treemap};
+use crate::support::{database::Database, docs, outage::refresh_and_wait, server::Server, treemap};
 
 #[tokio::test]
 async fn the_role_of_the_docs_can_serve_and_refresh_and_nothing_else() {
@@ -9,10 +9,10 @@ async fn the_role_of_the_docs_can_serve_and_refresh_and_nothing_else() {
     let url = database.url_of("treemap_service");
     let arguments = ["--refresh-schedule", "* * * * * *", "--source-interval", "500ms", "--source-quiet", "100ms"];
     let server = Server::refreshing(&url, &arguments).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
-    server.logged("refreshed the view for the tick").await;
-    refreshes_arrive(&server, || {
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
+    server.wait_for_log("refreshed the view for the tick").await;
+    refresh_and_wait(&server, || {
         database.refresh();
     })
     .await;
@@ -29,7 +29,7 @@ async fn the_role_of_the_docs_can_serve_and_refresh_and_nothing_else() {
     ] {
         let said = database.psql_command().args(["-d", &url, "-c", statement]).output().unwrap();
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        // Since version 17 the right to refresh can be granted: the words are others.
+        // Since version 17 the privilege to refresh can be granted, and the message is a different one.
         let refused = [refused, &refused.replace("must be owner of", "permission denied for")];
         assert!(refused.iter().any(|words| said.contains(*words)), "{statement}: {said}");
     }

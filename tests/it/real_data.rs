@@ -1,4 +1,4 @@
-//! The same promises on the reports that ASIC published, where the machine has them.
+//! The view of the reports that ASIC published, if they are on this machine.
 
 use crate::{
     support::{database::Database, files::real_data, treemap::treemap},
@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn the_real_reports_load_and_give_the_view_of_its_definition_also_when_held_three_times() {
+fn the_real_reports_give_the_view_of_its_definition_even_when_they_are_stored_three_times() {
     let Some(data) = real_data() else {
         eprintln!("skipped: the real reports are not on this machine (TREEMAP_TEST_DATA)");
         return;
@@ -17,7 +17,7 @@ fn the_real_reports_load_and_give_the_view_of_its_definition_also_when_held_thre
         treemap(&database, &["load", "companies", &path(list)]).succeeds();
     }
     // Three empty files and an HTML page are among them.
-    treemap(&database, &["load", "shorts", &path("asic")]).exits(1).says(&[
+    treemap(&database, &["load", "shorts", &path("asic")]).exits(1).prints(&[
         "RR20130904-001-SSDailyAggShortPos.csv: the file is empty",
         "RR20150120-002-SSDailyAggShortPos.csv: the file is empty",
         "RR20150317-002-SSDailyAggShortPos.csv: the first line is no report's header",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{cluster::output, database::Database, eventually, treemap::treemap};
 
 #[test]
-fn a_refresh_shows_the_view_before_and_after() {
+fn treemap_refresh_shows_the_view_before_and_after() {
     let database = Database::migrated();
     let sample = crate::support::files::sample();
     treemap(&database, &["load", "companies", &sample.companies()]).succeeds();
@@ -20,16 +20,16 @@ fn a_refresh_shows_the_view_before_and_after() {
 }
 
 #[test]
-fn a_view_that_was_never_filled_is_filled() {
+fn treemap_refresh_fills_a_view_that_was_never_filled() {
     let database = Database::with_sample();
     database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
-    treemap(&database, &["status"]).exits(1).says(&["never filled", "treemap refresh"]);
+    treemap(&database, &["status"]).exits(1).prints(&["never filled", "treemap refresh"]);
     treemap(&database, &["refresh"]).succeeds();
     assert_eq!(database.psql("SELECT count(*) > 0 FROM mv_treemap_data"), "t");
 }
 
 #[test]
-fn a_refresh_is_logged_by_who_made_it_and_the_log_keeps_a_thousand() {
+fn the_log_records_who_refreshed_and_keeps_a_thousand_rows() {
     let database = Database::with_sample();
     database.psql("INSERT INTO treemap_refreshes (started_at, finished_at, row_count, who) SELECT now(), now(), 0, 'x' FROM generate_series(1, 1500)");
     treemap(&database, &["refresh"]).succeeds();
@@ -43,19 +43,19 @@ fn a_refresh_is_logged_by_who_made_it_and_the_log_keeps_a_thousand() {
 }
 
 #[test]
-fn a_tick_is_refreshed_once_however_late_the_second_caller_is() {
+fn a_tick_is_refreshed_once_even_if_the_second_caller_is_late() {
     let database = Database::with_sample();
     let call = |tick: &str| database.psql(&format!("SELECT outcome FROM refresh_treemap_data({tick}, 'a replica')"));
     assert_eq!(call("'2026-01-02 03:00Z'"), "refreshed");
     assert_eq!(call("'2026-01-02 03:00Z'"), "already done");
-    assert_eq!(call("'2026-01-01 03:00Z'"), "already done", "an earlier tick has nothing to add");
+    assert_eq!(call("'2026-01-01 03:00Z'"), "already done", "an earlier tick needs no refresh");
     assert_eq!(call("'2026-01-03 03:00Z'"), "refreshed");
-    assert_eq!(call("NULL"), "refreshed", "by hand it always refreshes");
+    assert_eq!(call("NULL"), "refreshed", "a refresh by hand always runs");
     assert_eq!(database.psql("SELECT count(*) FROM treemap_refreshes WHERE tick IS NOT NULL"), "2");
 }
 
 #[test]
-fn a_tick_of_a_clock_that_is_far_ahead_is_refused() {
+fn a_tick_that_is_far_in_the_future_is_refused() {
     let database = Database::with_sample();
     let call = database
         .psql_command()
@@ -67,7 +67,7 @@ fn a_tick_of_a_clock_that_is_far_ahead_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refresh_by_hand_waits_for_the_running_one_and_sees_what_was_loaded_meanwhile() {
+async fn a_refresh_by_hand_waits_for_the_running_one_and_includes_rows_loaded_meanwhile() {
     let database = Database::with_sample();
     let mut running = database.connect().await;
     let transaction = running.transaction().await.unwrap();
@@ -99,24 +99,24 @@ async fn readers_do_not_wait_for_a_refresh() {
 }
 
 #[test]
-fn a_view_that_is_missing_or_cannot_be_refreshed_is_named_with_what_mends_it() {
+fn the_error_for_a_missing_view_or_index_names_the_command_to_run() {
     let database = Database::with_sample();
     database.psql("DROP INDEX idx_mv_treemap_unique");
-    treemap(&database, &["refresh"]).exits(1).says(&["has no usable unique index", "treemap migrate"]);
+    treemap(&database, &["refresh"]).exits(1).prints(&["has no usable unique index", "treemap migrate"]);
     database.psql("DROP MATERIALIZED VIEW mv_treemap_data");
-    treemap(&database, &["refresh"]).exits(1).says(&["mv_treemap_data does not exist", "treemap migrate"]);
-    treemap(&Database::empty(), &["refresh"]).exits(1).says(&["refresh_treemap_data", "treemap migrate"]);
+    treemap(&database, &["refresh"]).exits(1).prints(&["mv_treemap_data does not exist", "treemap migrate"]);
+    treemap(&Database::empty(), &["refresh"]).exits(1).prints(&["refresh_treemap_data", "treemap migrate"]);
 }
 
 #[tokio::test]
-async fn every_refresh_notifies_who_listens() {
+async fn every_refresh_notifies_listening_sessions() {
     let database = Database::with_sample();
     let (client, mut connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
-    let (hear, mut payloads) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut payloads) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
             if let tokio_postgres::AsyncMessage::Notification(notification) = message {
-                hear.send(notification.payload().to_owned()).unwrap();
+                sender.send(notification.payload().to_owned()).unwrap();
             }
         }
     });

@@ -1,4 +1,4 @@
-//! The background task: when it refreshes, how often over many replicas, and what it says when it cannot.
+//! The background refresh: when it runs, how often with many replicas, and what it logs when it fails.
 
 use std::{
     process::{Command, Stdio},
@@ -17,8 +17,8 @@ use crate::support::{
 const SOURCES: [&str; 6] = ["--refresh-schedule", "off", "--source-interval", "200ms", "--source-quiet", "500ms"];
 
 impl Database {
-    /// Makes each refresh take longer, at the point where it holds all its locks.
-    pub fn slow_down(&self, seconds: u32) {
+    /// Makes each refresh take longer, while it holds all its locks.
+    pub fn slow_down_refreshes(&self, seconds: u32) {
         self.psql(&format!(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END';
              CREATE TRIGGER slow BEFORE INSERT ON treemap_refreshes FOR EACH ROW EXECUTE FUNCTION slow()"
@@ -29,7 +29,7 @@ impl Database {
         self.psql(&format!("SELECT count(*) FROM {of}")).parse().unwrap()
     }
 
-    async fn has_refreshed(&self, more_than: usize) {
+    async fn wait_for_refresh(&self, more_than: usize) {
         eventually("the view is refreshed", async || (self.count("treemap_refreshes") > more_than).then_some(())).await;
     }
 }
@@ -39,7 +39,7 @@ async fn five_replicas_with_skewed_clocks_refresh_once_per_tick() {
     let database = Database::with_sample();
     let schedule = ["--refresh-schedule", "*/2 * * * * *", "--source-interval", "off"];
     let mut replicas = Vec::new();
-    // The fastest first: the ticks that it takes early are nobody else's, and those before it were never due to anyone.
+    // The fastest clock starts first: it refreshes for its ticks early, and no earlier tick is due on the others.
     for skew in ["+4s", "+1.5s", "+0s", "-1s", "-3s"] {
         replicas.push(Server::with_clock(skew, &[], &database.url(), &schedule).await);
     }
@@ -54,14 +54,14 @@ async fn five_replicas_with_skewed_clocks_refresh_once_per_tick() {
     );
     let numbers: Vec<f64> = gaps.split('|').map(|number| number.parse().unwrap()).collect();
     assert_eq!(numbers[0].to_bits(), numbers[1].to_bits(), "no tick twice: {gaps}");
-    // A tick may be lost when this machine stops for as long as lies between two.
+    // One tick may be lost if this machine pauses for longer than the time between two ticks.
     assert!(numbers[2] - numbers[0] <= 1.0, "one refresh for each tick: {gaps}");
 }
 
 #[tokio::test]
-async fn a_replica_that_is_killed_in_mid_refresh_is_replaced_by_the_next() {
+async fn when_a_replica_is_killed_during_a_refresh_another_replica_refreshes() {
     let database = Database::with_sample();
-    database.slow_down(2);
+    database.slow_down_refreshes(2);
     let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
     let first = Server::refreshing(&database.url(), &schedule).await;
     let waits = |event: &str| {
@@ -81,10 +81,10 @@ async fn a_replica_that_is_killed_in_mid_refresh_is_replaced_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_tick_that_was_missed_is_made_up_for_at_the_start_and_only_once() {
+async fn a_missed_tick_is_refreshed_once_at_the_next_start() {
     let database = Database::with_sample();
     database.refresh();
-    // A tick a second from now, each day: it passes while nobody is there.
+    // A daily tick, one second from now. It passes while no server runs.
     let pattern =
         database.psql("SELECT to_char((now() + interval '1 second') AT TIME ZONE 'UTC', 'FMSS FMMI FMHH24 * * *')");
     let passed = "SELECT clock_timestamp() > started_at + interval '2.1 seconds' FROM treemap_refreshes ORDER BY id DESC LIMIT 1";
@@ -92,11 +92,11 @@ async fn a_tick_that_was_missed_is_made_up_for_at_the_start_and_only_once() {
     let arguments = ["--refresh-schedule", &pattern, "--refresh-timezone", "UTC", "--source-interval", "off"];
     let before = database.count("treemap_refreshes");
     let server = Server::refreshing(&database.url(), &arguments).await;
-    server.logged("refreshed the view for the tick of").await;
+    server.wait_for_log("refreshed the view for the tick of").await;
     assert_eq!(database.count("treemap_refreshes"), before + 1);
     let again = Server::refreshing(&database.url(), &[&arguments[..], &["--log", "debug"]].concat()).await;
-    again.becomes_ready().await;
-    // It has looked at the age of the view by the time that it has looked for the first model's.
+    again.wait_until_ready().await;
+    // When the server is ready, it has already checked whether a refresh is due.
     assert_eq!(database.count("treemap_refreshes"), before + 1);
     assert!(!again.log().contains("refreshed the view"), "{}", again.log());
 }
@@ -105,7 +105,7 @@ async fn a_tick_that_was_missed_is_made_up_for_at_the_start_and_only_once() {
 async fn every_kind_of_change_of_the_source_leads_to_a_refresh() {
     let database = Database::with_sample();
     let server = Server::refreshing(&database.url(), &SOURCES).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let percent = r#""PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS""#;
     let view = "SELECT md5(string_agg(v.product_code || v.industry || v.current_short_position, ',' \
         ORDER BY v.period_name, v.product_code)) FROM mv_treemap_data v";
@@ -127,7 +127,7 @@ async fn every_kind_of_change_of_the_source_leads_to_a_refresh() {
 }
 
 #[tokio::test]
-async fn a_loader_that_is_killed_after_its_rows_are_committed_leaves_a_fresh_view() {
+async fn the_view_includes_the_committed_rows_of_a_loader_that_was_killed() {
     let database = Database::migrated();
     treemap(&database, &["load", "companies", &sample().companies()]).succeeds();
     let server = Server::refreshing(&database.url(), &SOURCES).await;
@@ -143,7 +143,7 @@ async fn a_loader_that_is_killed_after_its_rows_are_committed_leaves_a_fresh_vie
 }
 
 #[tokio::test]
-async fn a_source_that_never_becomes_quiet_is_refreshed_all_the_same() {
+async fn a_source_that_keeps_changing_is_refreshed_after_the_longest_wait() {
     let database = Database::with_sample();
     let patient = ["--refresh-schedule", "off", "--source-interval", "200ms", "--source-quiet", "1h"];
     let before = database.count("treemap_refreshes");
@@ -156,12 +156,12 @@ async fn a_source_that_never_becomes_quiet_is_refreshed_all_the_same() {
         }
         assert!(started.elapsed() < crate::support::PATIENCE, "never refreshed");
     }
-    assert!(started.elapsed() >= Duration::from_secs(2), "it waited for quiet as long as it was told to");
+    assert!(started.elapsed() >= Duration::from_secs(2), "it did not wait for the longest wait");
     drop(server);
 }
 
 #[tokio::test]
-async fn many_replicas_that_see_the_same_change_refresh_once() {
+async fn many_replicas_refresh_once_for_the_same_change() {
     let database = Database::with_sample();
     let mut replicas = Vec::new();
     for _ in 0..4 {
@@ -169,8 +169,8 @@ async fn many_replicas_that_see_the_same_change_refresh_once() {
     }
     let before = database.count("treemap_refreshes");
     database.psql("INSERT INTO shorts VALUES ('2023-12-30', 'AAA', 'AAA', 1, 100, 55)");
-    database.has_refreshed(before).await;
-    // Each replica has either refreshed, or found that another had, or seen nothing left to do at its next look.
+    database.wait_for_refresh(before).await;
+    // By then each replica has refreshed, or has seen that another replica did.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(database.count("treemap_refreshes"), before + 1);
 }
@@ -178,9 +178,9 @@ async fn many_replicas_that_see_the_same_change_refresh_once() {
 #[tokio::test]
 async fn no_call_waits_for_a_refresh() {
     let database = Database::with_sample();
-    database.slow_down(3);
+    database.slow_down_refreshes(3);
     let server = Server::ready(&database).await;
-    server.logged("listening for refreshes").await;
+    server.wait_for_log("listening for refreshes").await;
     let refresh = {
         let mut psql = database.psql_command();
         std::thread::spawn(move || psql.args(["-c", "SELECT refresh_treemap_data()"]).status().unwrap())
@@ -196,16 +196,16 @@ async fn no_call_waits_for_a_refresh() {
     }
     assert!(refresh.join().unwrap().success());
     assert!(calls > 1500, "500 calls a second, for three seconds: {calls}");
-    // A share of two cores with other tests has its own hiccups; a call that waited would have taken seconds.
+    // Other tests on the same two cores cause short delays. A call that waited for the refresh would take seconds.
     assert!(slowest < Duration::from_millis(500), "the slowest call took {slowest:?}");
 }
 
 #[tokio::test]
-async fn a_lock_that_someone_holds_delays_the_refresh_and_no_call() {
+async fn a_lock_on_the_view_delays_the_refresh_but_no_call() {
     let database = Database::with_sample();
     let holder = database.connect().await;
     let server = Server::refreshing(&database.url(), &SOURCES).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     holder.batch_execute("BEGIN; REFRESH MATERIALIZED VIEW mv_treemap_data").await.unwrap();
     let before = database.count("treemap_refreshes");
     database.psql("INSERT INTO shorts VALUES ('2023-12-30', 'AAA', 'AAA', 1, 100, 55)");
@@ -214,12 +214,12 @@ async fn a_lock_that_someone_holds_delays_the_refresh_and_no_call() {
     eventually("the refresh waits", async || (database.psql(waiting) != "0").then_some(())).await;
     get(&mut server.client().await, "3m", 10, 0).await.unwrap();
     holder.batch_execute("ROLLBACK").await.unwrap();
-    database.has_refreshed(before).await;
+    database.wait_for_refresh(before).await;
 }
 
 #[tokio::test]
-async fn each_failure_is_told_once_with_its_cause_and_what_mends_it_and_the_loop_lives() {
-    // The function fails with each state in turn, as it would by itself.
+async fn each_failure_is_logged_once_with_its_cause_and_its_remedy_and_refreshes_continue() {
+    // The function fails with each SQLSTATE in turn.
     let failures = [
         ("42501", "Use the role that owns"),
         ("25006", "DATABASE_URL has to name the primary"),
@@ -232,7 +232,7 @@ async fn each_failure_is_told_once_with_its_cause_and_what_mends_it_and_the_loop
         ("57P01", "Is Postgres running"),
         ("42703", "treemap migrate --check"),
         ("28000", "set sslmode=verify-full"),
-        // Not of the view: perhaps of its log, which is not filled from data.
+        // Not from the view, but perhaps from the refresh log, which does not depend on the loaded data.
         ("23505", "SQLSTATE 23505"),
     ];
     let database = Database::with_sample();
@@ -246,48 +246,48 @@ async fn each_failure_is_told_once_with_its_cause_and_what_mends_it_and_the_loop
         ));
         let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
         let server = Server::refreshing(&database.url(), &schedule).await;
-        let why = server.logged("cannot keep the view fresh; retrying: ").await;
+        let why = server.wait_for_log("cannot keep the view fresh; retrying: ").await;
         assert!(why.contains(&format!("SQLSTATE {state}")) && why.contains(words), "{why}");
         assert_eq!(why.contains("look at the data"), state == "21000", "{why}");
         let before = database.count("treemap_refreshes");
         database.psql(&real);
-        database.has_refreshed(before).await;
-        server.logged("refreshes work again").await;
+        database.wait_for_refresh(before).await;
+        server.wait_for_log("refreshes work again").await;
         assert_eq!(server.log().matches("cannot keep the view fresh").count(), 1, "{}", server.log());
     }
 }
 
 #[tokio::test]
-async fn a_long_refresh_keeps_nobody_from_listening() {
+async fn a_long_refresh_does_not_block_the_listener() {
     let database = Database::with_sample();
-    // Longer than a connection is waited for elsewhere.
-    database.slow_down(12);
+    // Longer than other tasks wait for a connection.
+    database.slow_down_refreshes(12);
     let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
     let server = Server::refreshing(&database.url(), &schedule).await;
-    server.logged("listening for refreshes").await;
-    server.logged("refreshed the view for the tick").await;
+    server.wait_for_log("listening for refreshes").await;
+    server.wait_for_log("refreshed the view for the tick").await;
     assert!(!server.log().contains(" WARN ") && !server.log().contains(" ERROR "), "{}", server.log());
 }
 
 #[tokio::test]
-async fn another_default_isolation_level_fails_no_replica_and_loses_no_tick() {
+async fn another_default_isolation_level_causes_no_error_and_loses_no_tick() {
     let database = Database::with_sample();
     database.psql(&format!("ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'", database.name));
-    database.slow_down(1);
+    database.slow_down_refreshes(1);
     let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
     let servers =
         [Server::refreshing(&database.url(), &schedule).await, Server::refreshing(&database.url(), &schedule).await];
-    database.has_refreshed(8).await;
+    database.wait_for_refresh(8).await;
     for server in servers {
         assert!(!server.log().contains(" ERROR "), "{}", server.log());
     }
 }
 
 #[test]
-fn a_caller_in_sql_at_another_isolation_level_is_answered_or_refused_in_words() {
+fn a_call_in_sql_at_another_isolation_level_succeeds_or_fails_with_a_clear_message() {
     let database = Database::with_sample();
     database.psql(&format!("ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'", database.name));
-    database.slow_down(2);
+    database.slow_down_refreshes(2);
     let running = |call: &'static str| {
         let mut psql = database.psql_command();
         let running = std::thread::spawn(move || psql.args(["-c", call]).output().unwrap());
@@ -304,7 +304,7 @@ fn a_caller_in_sql_at_another_isolation_level_is_answered_or_refused_in_words() 
     let tick = "SELECT outcome FROM refresh_treemap_data(date_trunc('day', now()))";
     let first = running(tick);
     assert_eq!(database.psql(tick), "already done");
-    assert!(first.join().unwrap().status.success(), "alone, with nobody to wait for, it refreshes");
+    assert!(first.join().unwrap().status.success(), "without another refresh to wait for, it succeeds");
     let first = running("SELECT refresh_treemap_data()");
     let why = fails("SELECT refresh_treemap_data()");
     assert!(why.contains("has the isolation level REPEATABLE READ") && why.contains("READ COMMITTED"), "{why}");
@@ -317,7 +317,7 @@ fn a_caller_in_sql_at_another_isolation_level_is_answered_or_refused_in_words() 
 }
 
 #[test]
-fn the_log_keeps_a_thousand_rows_however_many_ids_were_used_up() {
+fn the_log_keeps_a_thousand_rows_even_if_many_ids_were_skipped() {
     let database = Database::with_sample();
     database.psql(
         "INSERT INTO treemap_refreshes (started_at, finished_at, row_count, who)
@@ -330,7 +330,7 @@ fn the_log_keeps_a_thousand_rows_however_many_ids_were_used_up() {
 }
 
 #[tokio::test]
-async fn a_background_task_that_panics_is_named_and_the_server_drains() {
+async fn when_a_background_task_panics_the_server_logs_its_name_and_drains() {
     let database = Database::with_sample();
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
@@ -338,32 +338,32 @@ async fn a_background_task_that_panics_is_named_and_the_server_drains() {
     let arguments = ["--refresh-schedule", "* * * * * *", "--source-interval", "off", "--drain-delay", "1s"];
     let file = [("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()), ("FAKETIME_NO_CACHE", "1")];
     let mut server = Server::with_clock("+0", &file, &database.url(), &arguments).await;
-    server.becomes_ready().await;
-    // The year 10026 is more than the library for dates can hold: the task that looks at the schedule panics.
+    server.wait_until_ready().await;
+    // The date library cannot represent the year 10026: the task that reads the schedule panics.
     std::fs::write(&clock, "+8000y").unwrap();
-    let why = server.logged("the background task ").await;
+    let why = server.wait_for_log("the background task ").await;
     assert!(why.contains("refresh panicked; stopping, for a restart"), "{why}");
-    assert_eq!(server.ended().await.code(), Some(1));
+    assert_eq!(server.wait_for_exit().await.code(), Some(1));
     assert!(server.log().contains("INFO stopped"), "{}", server.log());
 }
 
 #[tokio::test]
-async fn a_view_that_lost_its_index_or_is_gone_is_named_and_recovers_by_migrating() {
+async fn a_missing_index_or_view_is_logged_and_refreshes_work_again_after_migrating() {
     let database = Database::with_sample();
     let schedule = ["--refresh-schedule", "* * * * * *", "--source-interval", "off"];
     let server = Server::refreshing(&database.url(), &schedule).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     for (harm, words) in [
         ("DROP INDEX idx_mv_treemap_unique", "has no usable unique index"),
         ("DROP MATERIALIZED VIEW mv_treemap_data", "public.mv_treemap_data does not exist"),
     ] {
         database.psql(harm);
-        let why = server.logged(words).await;
+        let why = server.wait_for_log(words).await;
         assert!(why.contains("treemap migrate"), "{why}");
         get(&mut server.client().await, "3m", 10, 0).await.unwrap();
         treemap(&database, &["migrate"]).succeeds();
         let before = database.count("treemap_refreshes WHERE tick IS NOT NULL");
-        eventually("it refreshes again", async || {
+        eventually("the server refreshes again", async || {
             (database.count("treemap_refreshes WHERE tick IS NOT NULL") > before).then_some(())
         })
         .await;
@@ -371,17 +371,17 @@ async fn a_view_that_lost_its_index_or_is_gone_is_named_and_recovers_by_migratin
 }
 
 #[tokio::test]
-async fn a_view_that_was_restored_without_its_rows_is_filled() {
+async fn a_view_that_was_restored_without_rows_is_filled_at_the_start() {
     let database = Database::with_sample();
     database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
     let schedule = ["--refresh-schedule", "0 3 * * *", "--source-interval", "off"];
     let server = Server::refreshing(&database.url(), &schedule).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     assert!(database.count("mv_treemap_data") > 0);
 }
 
 #[test]
-fn two_hundred_refreshes_in_a_row_leave_the_view_about_as_large_as_it_was() {
+fn two_hundred_refreshes_do_not_bloat_the_view() {
     let database = Database::with_sample();
     let size = || database.psql("SELECT pg_total_relation_size('mv_treemap_data')").parse::<u64>().unwrap();
     treemap(&database, &["refresh"]).succeeds();
@@ -389,14 +389,14 @@ fn two_hundred_refreshes_in_a_row_leave_the_view_about_as_large_as_it_was() {
     for _ in 0..200 {
         treemap(&database, &["refresh"]).succeeds();
     }
-    assert!(size() < 4 * before, "{before} bytes have become {}", size());
+    assert!(size() < 4 * before, "the view grew from {before} to {} bytes", size());
 }
 
 #[test]
-fn status_tells_the_whole_story_to_people_and_to_machines() {
+fn status_shows_the_schedule_and_the_refreshes_as_text_and_as_json() {
     let database = Database::with_sample();
     database.psql("SELECT refresh_treemap_data('2026-01-02 03:00Z', 'a replica')");
-    treemap(&database, &["status", "--max-data-age", "36500d"]).succeeds().says(&[
+    treemap(&database, &["status", "--max-data-age", "36500d"]).succeeds().prints(&[
         "next tick",
         "T03:00:00+",
         "[Australia/Sydney]",
@@ -406,7 +406,7 @@ fn status_tells_the_whole_story_to_people_and_to_machines() {
     ]);
     treemap(&database, &["status", "--max-data-age", "36500d", "--refresh-schedule", "off"])
         .succeeds()
-        .says(&["the schedule is off"]);
+        .prints(&["the schedule is off"]);
     let json = treemap(&database, &["status", "--json"]).exits(1).stdout();
     let status: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(status["well"], false);
@@ -422,9 +422,9 @@ fn status_tells_the_whole_story_to_people_and_to_machines() {
 }
 
 impl Server {
-    /// A server whose clock differs from the database's, as faketime makes it.
+    /// Starts a server whose clock differs from the database's, with faketime.
     async fn with_clock(skew: &str, more: &[(&str, &str)], database_url: &str, arguments: &[&str]) -> Self {
-        // faketime itself would stand between us and the server, and leave it behind when it is killed: only what it sets.
+        // Use only the environment that faketime sets: if faketime ran the server, a kill would end faketime alone.
         let set = output(Command::new("faketime").args(["--exclude-monotonic", "-f", skew, "env"]));
         let set = set.lines().filter_map(|line| line.split_once('='));
         let set = set.filter(|(name, _)| {
@@ -434,7 +434,7 @@ impl Server {
         let mut server = command(&[]);
         server.envs(set).envs(more.iter().copied());
         if !more.is_empty() {
-            // The file says what the clock is, and this would come before it.
+            // The clock comes from the file. This variable would override it.
             server.env_remove("FAKETIME");
         }
         Self::run(server, database_url, arguments).await

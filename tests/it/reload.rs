@@ -18,42 +18,42 @@ async fn refreshed_at(client: &mut Client) -> String {
     answer.metadata().get("treemap-last-refreshed").unwrap().to_str().unwrap().to_owned()
 }
 
-/// A server that would not poll before the test is over, and a client of it.
+/// A server that listens and does not poll during the test, and a client of it.
 async fn listening(database: &Database) -> (Server, Client) {
     let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
     let client = server.client().await;
     (server, client)
 }
 
-/// Waits until the server answers from another refresh than the one of `before`.
-async fn reloads(client: &Client, before: &str) {
+/// Waits until the server serves another refresh than that of `before`.
+async fn wait_for_reload(client: &Client, before: &str) {
     eventually("the server reloads", async || (refreshed_at(&mut client.clone()).await != before).then_some(())).await;
 }
 
 #[tokio::test]
-async fn a_refresh_is_heard_long_before_the_next_poll() {
+async fn a_notification_reloads_the_model_long_before_the_next_poll() {
     let database = Database::with_sample();
     let (_server, mut client) = listening(&database).await;
     let before = refreshed_at(&mut client).await;
     database.add_companies(&[("TOP", "'Banks'")]);
     database.add_shorts(&[("2023-12-29", "TOP", "99")]);
     database.refresh();
-    reloads(&client, &before).await;
+    wait_for_reload(&client, &before).await;
     let answer = get(&mut client, "3m", 1, 0).await.unwrap().into_inner();
     assert!(answer.stocks.iter().any(|stock| stock.product_code == "TOP"));
 }
 
 #[tokio::test]
-async fn a_refresh_by_hand_that_tells_nobody_is_found_by_the_poll() {
+async fn a_refresh_without_a_notification_is_found_by_polling() {
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--poll-interval", "200ms"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let mut client = server.client().await;
     let before = refreshed_at(&mut client).await;
     database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data");
-    reloads(&client, &before).await;
+    wait_for_reload(&client, &before).await;
     assert_eq!(get(&mut client, "3m", 1, 0).await.unwrap().metadata().get("treemap-data-date").unwrap(), "2023-12-29");
 }
 
@@ -61,14 +61,14 @@ async fn a_refresh_by_hand_that_tells_nobody_is_found_by_the_poll() {
 async fn the_version_changes_exactly_when_the_content_does() {
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--poll-interval", "200ms"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let mut client = server.client().await;
     let first = version(&mut client).await;
     let bytes = get(&mut client, "max", 500, 1).await.unwrap().into_inner();
 
     let before = refreshed_at(&mut client).await;
     database.refresh();
-    reloads(&client, &before).await;
+    wait_for_reload(&client, &before).await;
     assert_eq!(version(&mut client).await, first, "the same rows");
     assert_eq!(get(&mut client, "max", 500, 1).await.unwrap().into_inner(), bytes);
     let other = Server::ready(&database).await;
@@ -80,22 +80,22 @@ async fn the_version_changes_exactly_when_the_content_does() {
         WHERE "DATE" = '2023-12-29' AND "PRODUCT_CODE" = 'AAA'"#,
     );
     database.refresh();
-    reloads(&client, &before).await;
+    wait_for_reload(&client, &before).await;
     let second = version(&mut client).await;
     assert_ne!(second, first);
 
     let before = refreshed_at(&mut client).await;
     database.add_shorts(&[("2024-01-02", "ZZZZ", "1")]);
     database.refresh();
-    reloads(&client, &before).await;
+    wait_for_reload(&client, &before).await;
     assert_ne!(version(&mut client).await, second, "the same rows, but as of another day");
 }
 
 #[tokio::test]
-async fn an_answer_is_of_one_model_whole() {
+async fn every_answer_comes_from_one_model() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
-    server.logged("listening for refreshes").await;
+    server.wait_for_log("listening for refreshes").await;
     let client = server.client().await;
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let readers: Vec<_> = (0..4)
@@ -109,8 +109,11 @@ async fn an_answer_is_of_one_model_whole() {
                     let stocks = answer.into_inner().stocks;
                     let first = stocks[0].short_position;
                     if first >= 1000.0 {
-                        assert!(stocks.iter().all(|stock| stock.short_position.to_bits() == first.to_bits()), "mixed");
-                        // One version, one content.
+                        assert!(
+                            stocks.iter().all(|stock| stock.short_position.to_bits() == first.to_bits()),
+                            "two models are mixed"
+                        );
+                        // The same version always has the same content.
                         assert_eq!(seen.entry(version).or_insert(first).to_bits(), first.to_bits());
                     }
                 }
@@ -119,13 +122,13 @@ async fn an_answer_is_of_one_model_whole() {
         })
         .collect();
     for value in 1000..1010 {
-        // Every stock has the same value, another with each refresh.
+        // All stocks have the same value, which changes with each refresh.
         database.psql(&format!(
             r#"UPDATE shorts SET "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" = {value} WHERE "DATE" > '2023-11-01'"#
         ));
         let before = refreshed_at(&mut client.clone()).await;
         database.refresh();
-        reloads(&client, &before).await;
+        wait_for_reload(&client, &before).await;
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     for reader in readers {
@@ -134,56 +137,56 @@ async fn an_answer_is_of_one_model_whole() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_loaded_outlives_the_view() {
+async fn a_loaded_model_is_served_even_after_the_view_is_dropped() {
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--poll-interval", "100ms"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let mut client = server.client().await;
     let before = get(&mut client, "3m", 10, 0).await.unwrap().into_inner();
     database.psql("DROP MATERIALIZED VIEW mv_treemap_data");
-    let why = server.logged("serving the last model; retrying: ").await;
+    let why = server.wait_for_log("serving the last model; retrying: ").await;
     assert!(why.contains("treemap migrate"), "{why}");
     assert_eq!(get(&mut client, "3m", 10, 0).await.unwrap().into_inner(), before);
     assert_eq!(server.health("").await, Ok("SERVING"));
 }
 
 #[tokio::test]
-async fn a_burst_of_notifications_is_few_looks_and_the_last_is_never_lost() {
+async fn a_burst_of_notifications_causes_one_reload_per_refresh() {
     let database = Database::with_sample();
     let (server, mut client) = listening(&database).await;
     for _ in 0..5 {
         let before = refreshed_at(&mut client).await;
         database.psql("SELECT pg_notify('treemap_refreshed', n::text) FROM generate_series(1, 2000) AS n");
         database.refresh();
-        reloads(&client, &before).await;
+        wait_for_reload(&client, &before).await;
     }
     let loads = server.log().matches("loaded the treemap").count();
     assert_eq!(loads, 6, "one at the start, one for each refresh");
 }
 
 #[tokio::test]
-async fn a_listener_that_was_cut_off_comes_back_and_looks_for_what_it_missed() {
+async fn a_listener_that_lost_its_connection_reconnects_and_loads_the_missed_refresh() {
     let database = Database::with_sample();
     let (server, mut client) = listening(&database).await;
     let before = refreshed_at(&mut client).await;
-    // Both in one transaction: the refresh is committed while nobody listens.
+    // Both in one transaction: the refresh is committed while no session listens.
     database.psql(
         "BEGIN; SELECT refresh_treemap_data(); SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE datname = current_database() AND pid <> pg_backend_pid(); COMMIT",
     );
-    reloads(&client, &before).await;
-    eventually("it listens again", async || {
+    wait_for_reload(&client, &before).await;
+    eventually("the server listens again", async || {
         (server.log().matches("listening for refreshes").count() == 2).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_replica_holds_three_connections_at_the_most() {
+async fn a_replica_holds_at_most_three_connections() {
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--poll-interval", "20ms"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
     let client = server.client().await;
     let sql = database.connect().await;
     let mut most = 0;

@@ -1,4 +1,4 @@
-//! GetIndustryTreeMap to the letter of its contract, through a generated client and through grpcurl.
+//! The exact contract of GetIndustryTreeMap, tested with a generated client and with grpcurl.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ use crate::support::{
 
 const PERIODS: [&str; 6] = ["3m", "6m", "1y", "2y", "5y", "max"];
 const PERIOD_MESSAGE: &str = "invalid period format. Valid periods: 1D, 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y, 10Y, MAX";
-/// `(period, limit, view mode)`, the field that is refused, and the words.
+/// `(period, limit, view mode)`, the refused field, and the message.
 const BAD: [(&str, i32, i32, &str, &str); 11] = [
     ("3x", 10, 0, "period", PERIOD_MESSAGE),
     (" 3m", 10, 0, "period", PERIOD_MESSAGE),
@@ -26,13 +26,13 @@ const BAD: [(&str, i32, i32, &str, &str); 11] = [
     ("3m", i32::MAX, 0, "limit", "limit cannot exceed 500 for treemap data"),
     ("3m", 10, 2, "view_mode", "invalid view mode. Valid modes: CURRENT_CHANGE, PERCENTAGE_CHANGE"),
     ("3m", 10, -1, "view_mode", "invalid view mode. Valid modes: CURRENT_CHANGE, PERCENTAGE_CHANGE"),
-    // All three are wrong: the first of the table is named.
+    // All three fields are wrong: only the first is reported.
     ("x", -1, 9, "period", PERIOD_MESSAGE),
 ];
 
 #[tokio::test]
-async fn bad_requests_are_refused_with_the_contracts_words_and_the_field() {
-    // Nothing is loaded: a bad request is told so at once, and asks nothing of the database.
+async fn bad_requests_are_refused_with_the_message_of_the_contract_and_the_field() {
+    // No model is loaded: a bad request is refused at once, without the database.
     let database = Database::empty();
     let server = Server::start(&database).await;
     let mut client = server.client().await;
@@ -50,7 +50,7 @@ async fn bad_requests_are_refused_with_the_contracts_words_and_the_field() {
 }
 
 #[tokio::test]
-async fn every_accepted_period_is_served_from_the_views_own_in_any_letter_case() {
+async fn every_accepted_period_is_served_in_any_letter_case() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     let mut client = server.client().await;
@@ -77,7 +77,7 @@ async fn every_accepted_period_is_served_from_the_views_own_in_any_letter_case()
 }
 
 #[tokio::test]
-async fn the_answer_is_the_ranked_window_query_for_every_period_mode_and_limit() {
+async fn the_answer_equals_the_ranked_window_query_for_every_period_mode_and_limit() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     let mut client = server.client().await;
@@ -120,14 +120,14 @@ async fn industries_are_listed_once_in_byte_order_and_stocks_follow_them_by_rank
     database.refresh();
     let server = Server::ready(&database).await;
     let answer = get(&mut server.client().await, "3m", 10, 0).await.unwrap().into_inner();
-    // Bytes, not letters: Z before b before \u{c9}, and A1 before a1 at equal positions.
+    // Byte order, not alphabetical order: Z before b before \u{c9}, and A1 before a1 at equal positions.
     assert_eq!(answer.industries, ["A", "Z", "b", "\u{c9}nergie"]);
     let codes: Vec<_> = answer.stocks.iter().map(|stock| &*stock.product_code).collect();
     assert_eq!(codes, ["A1", "a1", "Z1", "B2", "B1", "E1"]);
 }
 
 #[tokio::test]
-async fn a_tie_at_the_cut_goes_to_the_first_code() {
+async fn a_tie_at_the_limit_goes_to_the_first_product_code() {
     let database = Database::migrated();
     for code in ["CCC", "AAA", "DDD", "BBB"] {
         database.add_companies(&[(code, "'Banks'")]);
@@ -143,7 +143,7 @@ async fn a_tie_at_the_cut_goes_to_the_first_code() {
 }
 
 #[tokio::test]
-async fn an_answer_can_be_drawn() {
+async fn every_answer_is_complete_enough_to_be_drawn() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     let mut client = server.client().await;
@@ -160,7 +160,7 @@ async fn an_answer_can_be_drawn() {
 }
 
 #[tokio::test]
-async fn a_limit_of_zero_is_a_hundred_and_five_hundred_is_the_most() {
+async fn a_limit_of_zero_means_a_hundred_and_five_hundred_is_the_maximum() {
     let database = Database::migrated();
     database.psql(
         r#"INSERT INTO "company-metadata" SELECT 'C' || n, 'N', 'Banks' FROM generate_series(1, 600) AS n;
@@ -177,24 +177,24 @@ async fn a_limit_of_zero_is_a_hundred_and_five_hundred_is_the_most() {
 }
 
 #[tokio::test]
-async fn no_rows_are_an_empty_answer() {
+async fn an_empty_view_gives_an_empty_answer() {
     let database = Database::migrated();
     let server = Server::ready(&database).await;
     let answer = get(&mut server.client().await, "3m", 10, 0).await.unwrap();
-    assert_eq!(answer.metadata().get("treemap-stale").unwrap(), "true", "an age that cannot be told is no good age");
+    assert_eq!(answer.metadata().get("treemap-stale").unwrap(), "true", "an unknown age counts as stale");
     assert!(answer.metadata().get("treemap-data-date").is_none());
     let answer = answer.into_inner();
     assert!(answer.industries.is_empty() && answer.stocks.is_empty());
 }
 
 #[tokio::test]
-async fn the_metadata_says_what_was_served_and_how_fresh_it_is() {
+async fn the_metadata_contains_the_served_period_and_its_freshness() {
     let database = Database::with_sample();
-    // The newest report has no stock that is served: its date is the anchor all the same.
+    // No stock of the newest report is served. Its date is still the anchor date.
     database.add_shorts(&[("2024-01-02", "ZZZZ", "1")]);
     database.refresh();
     let server = Server::start_with(&database.url(), &["--max-data-age", "36500d"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let answer = get(&mut server.client().await, "1W", 10, 0).await.unwrap();
     let text = |key| answer.metadata().get(key).map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(text("treemap-period").unwrap(), "3m");
@@ -205,24 +205,24 @@ async fn the_metadata_says_what_was_served_and_how_fresh_it_is() {
     let said = text("treemap-last-refreshed").unwrap();
     assert!(said.starts_with(&refreshed) && said.ends_with('Z'), "{said} for {refreshed}");
     assert_eq!(text("treemap-version").unwrap().len(), 16);
-    assert_eq!(text("treemap-stale"), None, "refreshed just now, and the data may be old");
+    assert_eq!(text("treemap-stale"), None, "the view is new, and the data may be old");
 }
 
 #[tokio::test]
-async fn an_answer_is_marked_stale_when_the_view_is_older_than_may_be() {
+async fn an_answer_is_marked_stale_when_the_view_is_older_than_the_maximum_age() {
     let database = Database::with_sample();
     let server = Server::start_with(&database.url(), &["--max-age", "2s", "--max-data-age", "36500d"]).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let mut client = server.client().await;
     crate::support::eventually("the answer is marked stale", async || {
         let answer = get(&mut client.clone(), "3m", 1, 0).await.unwrap();
         answer.metadata().get("treemap-stale").map(|value| assert_eq!(value, "true"))
     })
     .await;
-    assert!(!stocks(&mut client, "3m", 1, 0).await.is_empty(), "stale is still an answer");
+    assert!(!stocks(&mut client, "3m", 1, 0).await.is_empty(), "a stale answer still has stocks");
 }
 
-/// grpcurl as `make test` sets it up, or as it is installed.
+/// grpcurl from `make test`, or else from the PATH.
 fn grpcurl(server: &Server, arguments: &[&str]) -> Command {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin/grpcurl");
     let mut command = if built.exists() { Command::new(built) } else { Command::new("grpcurl") };
@@ -268,7 +268,7 @@ async fn grpcurl_shows_why_a_request_is_bad() {
     for (period, limit, view_mode, field, message) in BAD {
         let request = format!(r#"{{"period":"{period}","limit":{limit},"view_mode":{view_mode}}}"#);
         let code = 64 + Code::InvalidArgument as i32;
-        run(&mut grpcurl(&server, &["-d", &request, METHOD])).exits(code).says(&[
+        run(&mut grpcurl(&server, &["-d", &request, METHOD])).exits(code).prints(&[
             "Code: InvalidArgument",
             &format!("Message: {message}"),
             "google.rpc.BadRequest",

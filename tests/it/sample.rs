@@ -25,7 +25,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn the_same_seed_writes_the_same_bytes_and_another_seed_others() {
+fn the_same_seed_writes_the_same_bytes_and_another_seed_writes_others() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--companies", "40", "--from", "2022-05-30", "--to", "2022-06-07"];
     let write = |name: &str, seed: &str| {
@@ -40,7 +40,10 @@ fn the_same_seed_writes_the_same_bytes_and_another_seed_others() {
         other["reports/RR20220603-001-SSDailyAggShortPos.csv"]
     );
     assert_eq!(one.len(), 2 + 7, "a list, a notice, and a report per weekday");
-    assert!(one["reports/RR20220602-001-SSDailyAggShortPos.csv"].starts_with(b"\xff\xfeP\0"), "UTF-16 until then");
+    assert!(
+        one["reports/RR20220602-001-SSDailyAggShortPos.csv"].starts_with(b"\xff\xfeP\0"),
+        "UTF-16 before 2022-06-03"
+    );
     let today = String::from_utf8(one["reports/RR20220603-001-SSDailyAggShortPos.csv"].clone()).unwrap();
     assert!(today.starts_with("Product,Product Code,") && today.contains("\r\n") && today.contains(",."), "{today}");
     assert!(one["companies.csv"].starts_with(b"SYNTHETIC"));
@@ -49,16 +52,16 @@ fn the_same_seed_writes_the_same_bytes_and_another_seed_others() {
 }
 
 #[test]
-fn it_writes_nothing_where_something_is_or_where_it_may_not() {
+fn sample_writes_nothing_if_the_folder_is_not_empty_or_an_argument_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("mine.csv"), "mine").unwrap();
-    sample(folder.path(), &[]).exits(1).says(&["is not empty; expected a new folder"]);
-    sample(&folder.path().join("mine.csv"), &[]).exits(1).says(&["cannot write to"]);
-    sample(Path::new("/proc/nowhere"), &[]).exits(1).says(&["cannot write the sample to /proc/nowhere"]);
+    sample(folder.path(), &[]).exits(1).prints(&["is not empty; expected a new folder"]);
+    sample(&folder.path().join("mine.csv"), &[]).exits(1).prints(&["cannot write to"]);
+    sample(Path::new("/proc/nowhere"), &[]).exits(1).prints(&["cannot write the sample to /proc/nowhere"]);
     let weekend = ["--from", "2023-12-30", "--to", "2023-12-31"];
-    sample(&folder.path().join("weekend"), &weekend).exits(1).says(&["no weekday from 2023-12-30"]);
+    sample(&folder.path().join("weekend"), &weekend).exits(1).prints(&["no weekday from 2023-12-30"]);
     let backwards = ["--from", "2023-12-31", "--to", "2023-12-30"];
-    sample(&folder.path().join("backwards"), &backwards).exits(1).says(&["no day from 2023-12-31"]);
+    sample(&folder.path().join("backwards"), &backwards).exits(1).prints(&["no day from 2023-12-31"]);
     sample(&folder.path().join("none"), &["--companies", "0"]).exits(2);
-    assert_eq!(contents(folder.path()).into_keys().collect::<Vec<_>>(), ["mine.csv"], "nothing is left half done");
+    assert_eq!(contents(folder.path()).into_keys().collect::<Vec<_>>(), ["mine.csv"], "no partial files are left");
 }

@@ -12,30 +12,30 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn it_starts_without_a_database_says_why_and_becomes_ready_later() {
-    // Nobody listens on the port yet; then a way to the real server opens.
+async fn the_server_starts_without_a_database_logs_the_reason_and_becomes_ready_later() {
+    // Nothing listens on this port at first. Later a proxy to the real Postgres opens it.
     let port = free_port();
     let database = Database::with_sample();
     let server = Server::start_with(&format!("postgres://postgres@127.0.0.1:{port}/{}", database.name), &[]).await;
-    let why = server.logged("not ready; retrying: ").await;
+    let why = server.wait_for_log("not ready; retrying: ").await;
     assert!(why.contains("Connection refused") && why.contains("Is Postgres running"), "{why}");
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
 
-    let door = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let proxy = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(async move {
-        while let Ok((mut here, _)) = door.accept().await {
+        while let Ok((mut here, _)) = proxy.accept().await {
             let mut there = tokio::net::TcpStream::connect(("127.0.0.1", cluster().port)).await.unwrap();
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut here, &mut there).await });
         }
     });
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     assert!(!stocks(&mut server.client().await, "3m", 10, 0).await.is_empty());
     assert!(server.log().contains("the database answers again"), "{}", server.log());
-    assert_eq!(server.log().matches("not ready; retrying").count(), 1, "told once: {}", server.log());
+    assert_eq!(server.log().matches("not ready; retrying").count(), 1, "logged once: {}", server.log());
 }
 
 #[tokio::test]
-async fn a_server_without_a_model_is_unavailable_and_says_when_to_come_back() {
+async fn a_server_without_a_model_returns_unavailable_with_a_retry_delay() {
     let database = Database::empty();
     let server = Server::start(&database).await;
     let status = get(&mut server.client().await, "3m", 10, 0).await.unwrap_err();
@@ -44,33 +44,33 @@ async fn a_server_without_a_model_is_unavailable_and_says_when_to_come_back() {
     for secret in ["mv_treemap_data", "127.0.0.1", "postgres"] {
         assert!(!status.message().contains(secret), "{}", status.message());
     }
-    let why = server.logged("not ready; retrying: ").await;
+    let why = server.wait_for_log("not ready; retrying: ").await;
     assert!(why.contains("\"public.mv_treemap_data\" does not exist") && why.contains("treemap migrate"), "{why}");
     assert_eq!(server.health("").await, Ok("NOT_SERVING"));
     assert_eq!(server.health("shorts.v1alpha1.ShortedStocksService").await, Ok("NOT_SERVING"));
 }
 
 #[tokio::test]
-async fn a_view_that_is_migrated_or_filled_later_is_found() {
+async fn the_server_becomes_ready_when_the_view_is_migrated_or_filled_later() {
     let database = Database::empty();
     let server = Server::start(&database).await;
-    server.logged("does not exist").await;
+    server.wait_for_log("does not exist").await;
     treemap(&database, &["migrate"]).succeeds();
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
 
     let database = Database::with_sample();
     database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
     let server = Server::start(&database).await;
-    let why = server.logged("not ready; retrying: ").await;
+    let why = server.wait_for_log("not ready; retrying: ").await;
     assert!(why.contains("treemap refresh"), "{why}");
     treemap(&database, &["refresh"]).succeeds();
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     assert_eq!(server.health("shorts.v1alpha1.ShortedStocksService").await, Ok("SERVING"));
     assert!(!stocks(&mut server.client().await, "3m", 10, 0).await.is_empty());
 }
 
 #[tokio::test]
-async fn each_reason_to_wait_is_named() {
+async fn each_reason_why_the_server_is_not_ready_is_logged() {
     let port = free_port();
     let database = Database::with_sample();
     let locked = format!("postgres://locked:wrong-{port}@127.0.0.1:{}/postgres", cluster().port);
@@ -81,7 +81,7 @@ async fn each_reason_to_wait_is_named() {
         (database.url_of("stranger"), "permission denied for materialized view mv_treemap_data"),
     ] {
         let server = Server::start_with(&url, &[]).await;
-        let why = server.logged("not ready; retrying: ").await;
+        let why = server.wait_for_log("not ready; retrying: ").await;
         assert!(why.contains(words), "{why}");
         assert!(!server.log().contains(&format!("wrong-{port}")), "{}", server.log());
     }
@@ -109,15 +109,15 @@ async fn the_first_requests_wait_for_the_first_load() {
     for call in calls {
         assert!(call.await.unwrap() > 0);
     }
-    assert_eq!(server.log().matches("loaded the treemap").count(), 1, "many waiters, one load");
+    assert_eq!(server.log().matches("loaded the treemap").count(), 1, "many waiting calls share one load");
 }
 
 #[tokio::test]
-async fn it_ends_cleanly_on_sigterm_and_on_ctrl_c() {
+async fn the_server_stops_cleanly_on_sigterm_and_on_ctrl_c() {
     for signal in ["TERM", "INT"] {
         let database = Database::with_sample();
         let mut server = Server::ready(&database).await;
-        // A client that is connected, one that watches our health, and one that never says a word.
+        // One client is connected, and one watches the health of the server.
         let mut client = server.client().await;
         assert!(!stocks(&mut client, "3m", 1, 0).await.is_empty());
         let mut watcher = tonic_health::pb::health_client::HealthClient::new(server.channel().await);
@@ -125,17 +125,17 @@ async fn it_ends_cleanly_on_sigterm_and_on_ctrl_c() {
         assert_eq!(health.message().await.unwrap().unwrap().status().as_str_name(), "SERVING");
 
         server.signal(signal);
-        assert!(server.ended().await.success());
-        server.logged("INFO stopped").await;
+        assert!(server.wait_for_exit().await.success());
+        server.wait_for_log("INFO stopped").await;
         assert!(!server.log().contains("were cut"), "{}", server.log());
         assert_eq!(health.message().await.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
     }
 }
 
 #[tokio::test]
-async fn it_ends_while_it_waits_for_the_database() {
+async fn the_server_stops_while_it_waits_for_the_database() {
     let mut server = Server::start_with(&format!("postgres://127.0.0.1:{}/x", free_port()), &[]).await;
-    server.logged("not ready").await;
+    server.wait_for_log("not ready").await;
     server.signal("TERM");
-    assert!(server.ended().await.success());
+    assert!(server.wait_for_exit().await.success());
 }

@@ -1,4 +1,4 @@
-//! What takes minutes: `make soak`. Built with optimisation, one at a time, on a machine that does little else.
+//! Tests that take minutes: `make soak`. They run with optimisation, one at a time, on a machine without other load.
 
 use std::{
     sync::{
@@ -17,12 +17,12 @@ const LONG: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make soak"]
-async fn at_500_calls_a_second_none_fails_or_is_slower_than_100_ms_through_slow_refreshes() {
+async fn at_500_calls_per_second_no_call_fails_or_takes_longer_than_100_ms_during_slow_refreshes() {
     let database = Database::with_sample();
-    database.slow_down(2);
+    database.slow_down_refreshes(2);
     let schedule = ["--refresh-schedule", "*/3 * * * * *", "--source-interval", "off"];
     let server = Server::refreshing(&database.url(), &schedule).await;
-    server.becomes_ready().await;
+    server.wait_until_ready().await;
     let client = server.client().await;
     let (failed, slowest) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let before = database.psql("SELECT count(*) FROM treemap_refreshes").parse::<u64>().unwrap();
@@ -49,7 +49,7 @@ async fn at_500_calls_a_second_none_fails_or_is_slower_than_100_ms_through_slow_
 
 #[tokio::test]
 #[ignore = "takes minutes: make soak"]
-async fn replicas_that_come_and_are_killed_leave_one_refresh_for_each_tick() {
+async fn starting_and_killing_replicas_gives_one_refresh_for_each_tick() {
     let database = Database::with_sample();
     let schedule = ["--refresh-schedule", "*/2 * * * * *", "--source-interval", "off"];
     let mut replicas = std::collections::VecDeque::new();
@@ -59,7 +59,7 @@ async fn replicas_that_come_and_are_killed_leave_one_refresh_for_each_tick() {
     let started = Instant::now();
     while started.elapsed() < LONG {
         tokio::time::sleep(Duration::from_millis(700 + fastrand::u64(..2000))).await;
-        // Dropped is killed, in whatever it was doing.
+        // Dropping a server kills it, at any point of its work.
         drop(replicas.pop_front());
         replicas.push_back(Server::refreshing(&database.url(), &schedule).await);
     }

@@ -2,58 +2,58 @@
 
 use crate::support::{database::Database, treemap::treemap};
 
-/// The sample's reports end in 2023: here only the view's own age counts.
+/// The reports of the sample end in 2023. With this limit, only the age of the view matters.
 const FRESH: [&str; 3] = ["status", "--max-data-age", "36500d"];
 
 #[test]
-fn a_fresh_and_whole_view_is_well() {
+fn status_succeeds_for_a_fresh_and_complete_view() {
     let database = Database::with_sample();
     database.refresh();
-    treemap(&database, &FRESH).succeeds().says(&["populated", "3m 60", "max 60", "27", "2023-12-29", "all is well"]);
+    treemap(&database, &FRESH).succeeds().prints(&["populated", "3m 60", "max 60", "27", "2023-12-29", "all is well"]);
 }
 
 #[test]
-fn an_old_view_fails() {
+fn status_fails_for_an_old_view() {
     let database = Database::with_sample();
     let arguments = [&FRESH[..], &["--max-age", "1ms"]].concat();
-    treemap(&database, &arguments).exits(1).says(&["the view was last refreshed", "treemap refresh"]);
+    treemap(&database, &arguments).exits(1).prints(&["the view was last refreshed", "treemap refresh"]);
 }
 
 #[test]
-fn old_reports_fail() {
+fn status_fails_for_old_reports() {
     let database = Database::with_sample();
-    treemap(&database, &["status"]).exits(1).says(&["the newest report is of 2023-12-29", "treemap load shorts"]);
+    treemap(&database, &["status"]).exits(1).prints(&["the newest report is of 2023-12-29", "treemap load shorts"]);
 }
 
 #[test]
-fn a_view_without_its_unique_index_fails() {
+fn status_fails_for_a_view_without_its_unique_index() {
     let database = Database::with_sample();
     database.psql("DROP INDEX idx_mv_treemap_unique");
-    treemap(&database, &FRESH).exits(1).says(&[
+    treemap(&database, &FRESH).exits(1).prints(&[
         "idx_mv_treemap_unique",
         "cannot be refreshed concurrently",
         "treemap migrate",
     ]);
     database.psql("CREATE INDEX idx_mv_treemap_unique ON mv_treemap_data (period_name, product_code)");
-    treemap(&database, &FRESH).exits(1).says(&["idx_mv_treemap_unique"]);
+    treemap(&database, &FRESH).exits(1).prints(&["idx_mv_treemap_unique"]);
 }
 
 #[test]
-fn a_view_that_is_missing_unpopulated_or_empty_fails() {
-    treemap(&Database::empty(), &FRESH).exits(1).says(&["missing", "treemap migrate"]);
+fn status_fails_for_a_missing_unpopulated_or_empty_view() {
+    treemap(&Database::empty(), &FRESH).exits(1).prints(&["missing", "treemap migrate"]);
     let database = Database::migrated();
-    treemap(&database, &FRESH).exits(1).says(&["the view holds no stocks"]);
+    treemap(&database, &FRESH).exits(1).prints(&["the view holds no stocks"]);
     database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
-    treemap(&database, &FRESH).exits(1).says(&["never filled", "treemap refresh"]);
+    treemap(&database, &FRESH).exits(1).prints(&["never filled", "treemap refresh"]);
 }
 
 #[test]
-fn functions_that_are_not_this_versions_are_named() {
+fn status_reports_functions_of_another_version() {
     let database = Database::with_sample();
     database.refresh();
     database.psql("CREATE OR REPLACE FUNCTION get_treemap_data(p_period text, p_limit integer DEFAULT 10, p_view_mode text DEFAULT 'x') \
         RETURNS TABLE (industry text, product_code text, short_position double precision) LANGUAGE sql AS 'SELECT null, null, null::float8'");
-    treemap(&database, &FRESH).exits(1).says(&["function public.get_treemap_data(text, integer, text)"]);
+    treemap(&database, &FRESH).exits(1).prints(&["function public.get_treemap_data(text, integer, text)"]);
     treemap(&database, &["migrate"]).succeeds();
     treemap(&database, &FRESH).succeeds();
 }

@@ -1,4 +1,4 @@
-//! TLS on both sides: towards Postgres, and towards our clients.
+//! TLS on both sides: to Postgres, and to clients.
 
 use std::{fs, path::PathBuf};
 
@@ -10,16 +10,16 @@ use tonic::{
 };
 
 use crate::support::{
-    cluster::{OwnCluster, Owner, cluster},
+    cluster::{OwnCluster, Owner, cluster, output},
     database::Database,
     eventually,
-    outage::refreshes_arrive,
+    outage::refresh_and_wait,
     raw::Raw,
     server::{Client, Server, get},
     treemap,
 };
 
-/// A CA and what it signed, as files.
+/// A CA and the certificates that it signed, as files.
 struct Authority {
     folder: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -54,7 +54,7 @@ impl Authority {
     }
 }
 
-/// A Postgres whose certificate is for `localhost`, and which lets the role `certified` in by its certificate only.
+/// A Postgres whose certificate is for `localhost`. The role `certified` can connect only with a client certificate.
 fn postgres(authority: &Authority) -> OwnCluster {
     authority.sign("localhost");
     let file = |name: &str| authority.file(name).display().to_string();
@@ -73,7 +73,7 @@ fn postgres(authority: &Authority) -> OwnCluster {
 }
 
 #[tokio::test]
-async fn every_connection_is_private_when_it_is_to_be_and_postgres_is_who_it_says() {
+async fn with_verify_full_every_connection_to_postgres_is_encrypted() {
     let authority = Authority::new();
     let own = postgres(&authority);
     let database = Database::with_sample_in(&own);
@@ -81,9 +81,9 @@ async fn every_connection_is_private_when_it_is_to_be_and_postgres_is_who_it_say
     let url = database.url().replace("127.0.0.1", "localhost")
         + &format!("?sslmode=verify-full&sslrootcert={}", ca.display());
     let server = Server::refreshing(&url, &["--source-interval", "1s"]).await;
-    server.becomes_ready().await;
-    server.logged("listening for refreshes").await;
-    refreshes_arrive(&server, || database.refresh()).await;
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
+    refresh_and_wait(&server, || database.refresh()).await;
     let open = "SELECT count(*) FILTER (WHERE NOT ssl), count(*) > 1 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                 WHERE application_name = 'treemap'";
     assert_eq!(database.psql(open), "0|t");
@@ -91,7 +91,7 @@ async fn every_connection_is_private_when_it_is_to_be_and_postgres_is_who_it_say
 }
 
 #[test]
-fn who_answers_is_verified_as_far_as_it_is_asked_for() {
+fn postgres_is_verified_as_sslmode_requires() {
     let authority = Authority::new();
     let stranger = Authority::new();
     let own = postgres(&authority);
@@ -99,21 +99,21 @@ fn who_answers_is_verified_as_far_as_it_is_asked_for() {
         let url = own.url("postgres").replace("127.0.0.1", host) + "?" + parameters;
         treemap::run(treemap::command(&["status"]).env("DATABASE_URL", url)).exits(1)
     };
-    // The way to Postgres is open: the view is missing there, and that is what it says.
+    // The connection works: the command then reports that the view is missing.
     let open = &["mv_treemap_data is missing"];
     let known = format!("sslrootcert={}", authority.file("ca.pem").display());
     let unknown = format!("sslrootcert={}", stranger.file("ca.pem").display());
-    status("localhost", &format!("sslmode=verify-full&{known}")).says(open);
-    status("localhost", &known).says(open);
-    status("127.0.0.1", &format!("sslmode=verify-full&{known}")).says(&["not valid for name", "sslrootcert=FILE"]);
-    status("127.0.0.1", &format!("sslmode=verify-ca&{known}")).says(open);
-    status("127.0.0.1", &format!("sslmode=require&{known}")).says(open);
-    status("localhost", &format!("sslmode=verify-ca&{unknown}")).says(&["UnknownIssuer", "sslrootcert=FILE"]);
-    status("localhost", "sslmode=verify-full").says(&["UnknownIssuer", "sslrootcert=FILE"]);
-    status("127.0.0.1", "sslmode=require").says(open).says(&["WARN", "DATABASE_URL says sslmode=require"]);
+    status("localhost", &format!("sslmode=verify-full&{known}")).prints(open);
+    status("localhost", &known).prints(open);
+    status("127.0.0.1", &format!("sslmode=verify-full&{known}")).prints(&["not valid for name", "sslrootcert=FILE"]);
+    status("127.0.0.1", &format!("sslmode=verify-ca&{known}")).prints(open);
+    status("127.0.0.1", &format!("sslmode=require&{known}")).prints(open);
+    status("localhost", &format!("sslmode=verify-ca&{unknown}")).prints(&["UnknownIssuer", "sslrootcert=FILE"]);
+    status("localhost", "sslmode=verify-full").prints(&["UnknownIssuer", "sslrootcert=FILE"]);
+    status("127.0.0.1", "sslmode=require").prints(open).prints(&["WARN", "DATABASE_URL says sslmode=require"]);
 
     let certified = own.url_of("certified", "postgres") + "?sslmode=verify-ca&" + &known;
-    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &certified)).exits(1).says(&[
+    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &certified)).exits(1).prints(&[
         "certificate",
         "Check the user",
         "sslcert",
@@ -121,23 +121,25 @@ fn who_answers_is_verified_as_far_as_it_is_asked_for() {
     authority.sign("certified");
     let file = |name: &str| authority.file(name).display().to_string();
     let with_ours = format!("{certified}&sslcert={}&sslkey={}", file("certified.pem"), file("certified.key"));
-    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &with_ours)).exits(1).says(open);
+    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &with_ours)).exits(1).prints(open);
     let misfit = format!("{certified}&sslcert={}&sslkey={}", file("certified.pem"), file("localhost.key"));
-    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &misfit)).exits(1).says(&["do not belong together"]);
+    treemap::run(treemap::command(&["status"]).env("DATABASE_URL", &misfit))
+        .exits(1)
+        .prints(&["do not belong together"]);
 }
 
 #[test]
-fn nothing_is_sent_in_the_clear_to_a_postgres_without_tls() {
+fn a_connection_that_requires_tls_fails_when_postgres_has_no_tls() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let url = cluster().url("postgres") + "?sslmode=" + mode;
         treemap::run(treemap::command(&["status"]).env("DATABASE_URL", url))
             .exits(1)
-            .says(&["server does not support TLS", "sslmode=disable"]);
+            .prints(&["server does not support TLS", "sslmode=disable"]);
     }
 }
 
-/// A channel to a server whose certificate is for `localhost`, signed by `authority`; with a certificate of our own or without.
-async fn private_channel(server: &Server, authority: &Authority, identity: Option<&str>) -> Result<Channel, Status> {
+/// A channel to a server with a certificate of `authority` for `localhost`. `identity` names the client certificate.
+async fn tls_channel(server: &Server, authority: &Authority, identity: Option<&str>) -> Result<Channel, Status> {
     let read = |name: &str| fs::read(authority.file(name)).unwrap();
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("ca.pem"))).domain_name("localhost");
     if let Some(name) = identity {
@@ -148,41 +150,69 @@ async fn private_channel(server: &Server, authority: &Authority, identity: Optio
 }
 
 async fn answers(server: &Server, authority: &Authority, identity: Option<&str>) -> Result<(), Status> {
-    let channel = private_channel(server, authority, identity).await?;
+    let channel = tls_channel(server, authority, identity).await?;
     get(&mut Client::new(channel), "3m", 1, 0).await.map(drop)
 }
 
 #[tokio::test]
-async fn the_listener_is_private_lets_in_whom_it_is_to_and_follows_its_files() {
+async fn the_server_accepts_only_tls_and_reloads_a_renewed_certificate() {
     let database = Database::with_sample();
     let (authority, clients) = (Authority::new(), Authority::new());
     authority.sign("localhost");
     let file = |authority: &Authority, name: &str| authority.file(name).display().to_string();
     let (cert, key) = (file(&authority, "localhost.pem"), file(&authority, "localhost.key"));
     let server = Server::start_with(&database.url(), &["--tls-cert", &cert, "--tls-key", &key]).await;
-    eventually("it answers", async || answers(&server, &authority, None).await.ok()).await;
+    eventually("the server answers", async || answers(&server, &authority, None).await.ok()).await;
     assert!(answers(&server, &clients, None).await.is_err(), "another CA");
-    // In the clear there is no answer, and no harm.
+    // A client without TLS gets no answer, and does not harm the server.
     let plain = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect_lazy();
     assert!(get(&mut Client::new(plain), "3m", 1, 0).await.is_err());
 
-    // Renewed by another CA while a client is connected: that one stays, new ones see the new certificate.
-    let mut connected = Client::new(private_channel(&server, &authority, None).await.unwrap());
+    // The certificate is renewed while a client is connected. It stays connected; new clients get the new certificate.
+    let mut connected = Client::new(tls_channel(&server, &authority, None).await.unwrap());
     let renewed = Authority::new();
     renewed.sign("localhost");
     fs::write(&key, "half a key").unwrap();
-    server.logged("keeping the old certificate: TREEMAP_TLS_").await;
+    server.wait_for_log("keeping the old certificate: TREEMAP_TLS_").await;
     assert!(answers(&server, &authority, None).await.is_ok());
     fs::copy(renewed.file("localhost.pem"), &cert).unwrap();
     fs::copy(renewed.file("localhost.key"), &key).unwrap();
-    server.logged("new connections use the new certificate").await;
+    server.wait_for_log("new connections use the new certificate").await;
     assert!(answers(&server, &renewed, None).await.is_ok());
     assert!(answers(&server, &authority, None).await.is_err());
     get(&mut connected, "3m", 1, 0).await.unwrap();
 }
 
 #[tokio::test]
-async fn clients_have_to_show_a_certificate_where_that_is_asked_for() {
+async fn both_versions_of_http_are_offered_over_tls() {
+    let database = Database::with_sample();
+    let authority = Authority::new();
+    authority.sign("localhost");
+    let file = |name: &str| authority.file(name).display().to_string();
+    let (cert, key) = (file("localhost.pem"), file("localhost.key"));
+    let server = Server::start_with(&database.url(), &["--tls-cert", &cert, "--tls-key", &key]).await;
+    eventually("the server answers", async || answers(&server, &authority, None).await.ok()).await;
+    let port = server.addr.rsplit(':').next().unwrap();
+    let url = format!("https://localhost:{port}/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap");
+    for (version, spoken) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let mut curl = std::process::Command::new("curl");
+        curl.args([
+            "-sS",
+            "-m",
+            "5",
+            version,
+            "--cacert",
+            &file("ca.pem"),
+            "--resolve",
+            &format!("localhost:{port}:127.0.0.1"),
+        ]);
+        curl.args(["-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--json", "{}", &url]);
+        assert_eq!(output(&mut curl), format!("{spoken} 200"));
+    }
+}
+
+#[tokio::test]
+async fn with_a_client_ca_only_clients_with_its_certificates_are_accepted() {
     let database = Database::with_sample();
     let authority = Authority::new();
     for name in ["localhost", "client"] {
@@ -194,12 +224,12 @@ async fn clients_have_to_show_a_certificate_where_that_is_asked_for() {
     let (cert, key, ca) = (file("localhost.pem"), file("localhost.key"), file("ca.pem"));
     let arguments = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
     let server = Server::start_with(&database.url(), &arguments).await;
-    eventually("it answers", async || answers(&server, &authority, Some("client")).await.ok()).await;
+    eventually("the server answers", async || answers(&server, &authority, Some("client")).await.ok()).await;
     assert!(answers(&server, &authority, None).await.is_err(), "no certificate");
     fs::copy(other.file("client.pem"), authority.file("stranger.pem")).unwrap();
     fs::copy(other.file("client.key"), authority.file("stranger.key")).unwrap();
     assert!(answers(&server, &authority, Some("stranger")).await.is_err(), "a certificate of another CA");
-    // A client that begins no handshake is not waited for.
+    // A client that does not start the handshake is closed.
     let mut mute = Raw::connect(&server.addr).await;
-    tokio::time::timeout(std::time::Duration::from_secs(10), mute.end()).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), mute.read_to_end()).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What the view means.
+//! The rows of the view: which stocks it contains, and their positions and changes.
 
 use crate::support::{
     database::Database,
@@ -19,7 +19,7 @@ pub fn equals_window_definition(database: &Database, at_least: usize) {
              (SELECT count(*) FROM (TABLE found EXCEPT ALL TABLE expected) AS d), (SELECT count(*) FROM found)"
     ));
     let counts: Vec<usize> = answer.split('|').map(|count| count.parse().unwrap()).collect();
-    assert_eq!(counts[..2], [0, 0], "rows that are missing, rows that should not be");
+    assert_eq!(counts[..2], [0, 0], "missing rows, unexpected rows");
     assert!(counts[2] >= at_least, "only {} rows were compared", counts[2]);
 }
 
@@ -29,7 +29,7 @@ fn the_view_equals_its_definition_by_window_functions_row_for_row() {
 }
 
 #[test]
-fn rows_that_are_held_three_times_change_nothing() {
+fn rows_that_are_stored_three_times_change_nothing() {
     let database = Database::with_sample();
     let before = database.psql(&digest());
     database.psql(r#"ALTER TABLE shorts DROP CONSTRAINT "shorts_DATE_PRODUCT_CODE_key""#);
@@ -39,7 +39,7 @@ fn rows_that_are_held_three_times_change_nothing() {
     assert_eq!(database.psql(&digest()), before);
 }
 
-/// A digest of all that the view says, but for when it was refreshed.
+/// A query for a digest of all columns of the view, except the time of the refresh.
 pub fn digest() -> String {
     "SELECT count(*), md5(string_agg(concat_ws('|', period_name, industry, product_code, company_name, \
         current_short_position, earliest_short_position, percentage_change, latest_date), ',' \
@@ -48,7 +48,7 @@ pub fn digest() -> String {
 }
 
 #[test]
-fn of_contradicting_rows_for_a_stock_and_day_the_lowest_counts() {
+fn when_rows_of_a_stock_and_day_differ_the_lowest_percent_counts() {
     let database = Database::migrated();
     database.psql(r#"ALTER TABLE shorts DROP CONSTRAINT "shorts_DATE_PRODUCT_CODE_key""#);
     database.add_companies(&[("AAA", "'Banks'")]);
@@ -87,13 +87,13 @@ async fn only_finite_positions_above_zero_are_served() {
     database.refresh();
     let server = Server::ready(&database).await;
     let codes: Vec<_> = stocks(&mut server.client().await, "3m", 10, 0).await;
-    // A blank percent is no report: the one of the day before counts.
+    // A row without a percent is ignored: the row of the day before counts.
     let expected = [("BIG", 2_731_700.0), ("ONE", 1.0), ("NUL", 0.5), ("TIN", 0.0001)];
     assert_eq!(codes, expected.map(|(code, value)| ("Banks".into(), code.into(), value)));
 }
 
 #[tokio::test]
-async fn a_change_from_nothing_is_no_change_and_an_unchanged_position_is_zero() {
+async fn a_stock_without_a_valid_earliest_position_has_no_change_and_an_unchanged_one_has_zero() {
     let database = Database::migrated();
     let earliest = [
         ("ZER", "0"),
@@ -115,7 +115,7 @@ async fn a_change_from_nothing_is_no_change_and_an_unchanged_position_is_zero() 
     let changes = stocks(&mut client, "3m", 10, 1).await;
     let expected = [("DOU", 100.0), ("SAM", 0.0), ("HAL", -50.0), ("NEG", -300.0)];
     assert_eq!(changes, expected.map(|(code, value)| ("Banks".into(), code.into(), value)));
-    assert_eq!(stocks(&mut client, "3m", 10, 0).await.len(), earliest.len(), "their positions are served all the same");
+    assert_eq!(stocks(&mut client, "3m", 10, 0).await.len(), earliest.len(), "their positions are still served");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn companies_without_an_industry_are_left_out() {
 }
 
 #[test]
-fn a_stock_that_was_last_reported_seven_months_before_the_newest_report_is_gone() {
+fn a_stock_that_was_last_reported_seven_months_before_the_newest_report_is_left_out() {
     let database = Database::migrated();
     database.add_companies(&[("OLD", "'Banks'"), ("SIX", "'Banks'"), ("NEW", "'Banks'")]);
     database.add_shorts(&[("2023-05-29", "OLD", "95"), ("2023-06-29", "SIX", "9"), ("2023-12-29", "NEW", "1")]);
@@ -140,12 +140,12 @@ fn a_stock_that_was_last_reported_seven_months_before_the_newest_report_is_gone(
         database.psql(&format!("SELECT string_agg(period_name, ' ' ORDER BY period_name) FROM mv_treemap_data WHERE product_code = '{code}'"))
     };
     assert_eq!(periods("OLD"), "");
-    assert_eq!(periods("SIX"), "1y 2y 5y 6m max", "six months to the day still count, but not as three months");
+    assert_eq!(periods("SIX"), "1y 2y 5y 6m max", "exactly six months still counts, but not for 3m");
     assert_eq!(periods("NEW"), "1y 2y 3m 5y 6m max");
 }
 
 #[tokio::test]
-async fn data_that_ended_eighteen_months_ago_still_answers_and_is_reported_stale() {
+async fn data_that_ended_eighteen_months_ago_is_still_served_and_marked_stale() {
     let database = Database::migrated();
     database.add_companies(&[("AAA", "'Banks'")]);
     database.psql(
@@ -158,7 +158,7 @@ async fn data_that_ended_eighteen_months_ago_still_answers_and_is_reported_stale
     assert_eq!(stocks(&mut client, "1m", 10, 0).await.len(), 1);
     let answer = crate::support::server::get(&mut client, "1m", 10, 0).await.unwrap();
     assert_eq!(answer.metadata().get("treemap-stale").unwrap(), "true");
-    treemap(&database, &["status"]).exits(1).says(&["the newest report is of"]);
+    treemap(&database, &["status"]).exits(1).prints(&["the newest report is of"]);
 }
 
 #[test]
@@ -175,9 +175,9 @@ fn a_change_of_an_old_row_reaches_the_view() {
 }
 
 #[test]
-fn it_stands_on_tables_as_production_has_them() {
+fn migrations_and_loaders_work_with_the_tables_of_production() {
     let database = Database::empty();
-    // Nearly all text, columns that nobody told us of, no primary keys, an index under another name.
+    // Mostly text columns, unknown columns, no primary keys, an index with another name.
     database.psql(
         r#"CREATE TABLE shorts ("DATE" timestamp, "PRODUCT" text, "PRODUCT_CODE" text, "REPORTED_SHORT_POSITIONS" double precision,
             "TOTAL_PRODUCT_IN_ISSUE" double precision,
@@ -192,14 +192,14 @@ fn it_stands_on_tables_as_production_has_them() {
     let sample = crate::support::files::sample();
     treemap(&database, &["load", "companies", &sample.companies()])
         .succeeds()
-        .says(&["60 companies: 59 added, 1 updated"]);
+        .prints(&["60 companies: 59 added, 1 updated"]);
     treemap(&database, &["load", "shorts", &sample.reports()]).succeeds();
     treemap(&database, &["refresh"]).succeeds();
     equals_window_definition(&database, 300);
     assert_eq!(database.psql(r#"SELECT unknown_column FROM "company-metadata" WHERE stock_code = 'AAA'"#), "kept");
     let indexes = database
         .psql("SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'shorts'");
-    assert_eq!(indexes, "idx_shorts_date some_name", "an index that is there already is not made again");
+    assert_eq!(indexes, "idx_shorts_date some_name", "an index that already exists is not created again");
 }
 
 #[test]

@@ -1,5 +1,5 @@
--- A database as the treemap was published before this service: the columns of the sources partly varchar, a view without a
--- unique index, and functions with the same names that return nothing, or read it. Filled with what a test puts in.
+-- The database objects of the treemap before this service: source tables with some varchar columns, a view without a
+-- unique index, and functions with the same names but other definitions. With a few rows for the tests.
 CREATE TABLE shorts (
     "DATE" timestamp, "PRODUCT" text, "PRODUCT_CODE" varchar(20), "REPORTED_SHORT_POSITIONS" double precision,
     "TOTAL_PRODUCT_IN_ISSUE" double precision, "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" double precision

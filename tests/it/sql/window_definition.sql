@@ -1,5 +1,5 @@
--- The view's meaning written the other way: window functions over a cross join of all reports with all periods.
--- Independent of migration 004 on purpose; slow, and only right where rows are not repeated with other percents.
+-- The definition of the view in another form: window functions over a join of all reports with all periods.
+-- Independent of migration 004 on purpose. Slow, and correct only if no stock has different percents on one day.
 WITH anchor AS (
     SELECT max("DATE") AS day FROM shorts
 ),

@@ -1,5 +1,5 @@
-//! Postgres clusters on free ports, gone when the test binary ends, however it ends: one that most tests share, and one
-//! of its own for a test that stops it, kills it, or needs it to be another.
+//! Postgres clusters on free ports. They are removed when the test binary ends, even if it is killed. Most tests share
+//! one cluster. A test that stops or kills Postgres, or needs other settings, starts its own cluster.
 
 use std::{
     env, fs,
@@ -16,17 +16,17 @@ use super::PATIENCE;
 
 pub struct Cluster {
     pub port: u16,
-    /// Removed when the tests end: whatever outlives a single test goes in here.
+    /// Removed when the tests end. Files that outlive a single test belong here.
     pub folder: PathBuf,
-    /// As the server's arguments.
+    /// Additional settings, as arguments of the server.
     settings: String,
 }
 
 /// A cluster that is stopped when the test ends.
 pub struct OwnCluster(&'static Cluster);
 
-/// In every connection string of the tests, and nowhere else: whoever prints it gives a secret away. Most roles are let in
-/// without it.
+/// The password in every connection string of the tests, and nowhere else: output that contains it leaks a secret. Most
+/// roles can connect without it.
 pub const PASSWORD: &str = "s3cret/of:all";
 
 pub fn cluster() -> &'static Cluster {
@@ -35,17 +35,17 @@ pub fn cluster() -> &'static Cluster {
 }
 
 impl OwnCluster {
-    /// A cluster with more settings, each as `name=value`.
+    /// Starts a cluster with additional settings, each as `name=value`.
     pub fn start(settings: &[&str]) -> Self {
         Self(Box::leak(Box::new(Cluster::start(settings))))
     }
 
-    /// For a database that is its.
+    /// The cluster, for a `Database` in it.
     pub fn shared(&self) -> &'static Cluster {
         self.0
     }
 
-    /// A hot standby that follows this cluster, which is stopped for a moment to be copied.
+    /// Creates a hot standby of this cluster. The cluster stops for a moment while its files are copied.
     pub fn standby(&self) -> Self {
         self.stop("fast");
         let folder = new_folder();
@@ -91,7 +91,7 @@ impl Cluster {
         let data = folder.join("data");
         let mut initdb = owner.command("initdb");
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]).arg("-D").arg(&data);
-        // A database whose own order is not that of bytes: what must be in byte order has to say so itself.
+        // The default collation does not sort by bytes: a query that needs byte order must use COLLATE "C".
         if output(owner.command("initdb").arg("--help")).contains("--icu-locale") {
             initdb.args(["--locale-provider=icu", "--icu-locale=en", "--locale=C.UTF-8"]);
         }
@@ -107,22 +107,23 @@ impl Cluster {
         cluster
     }
 
-    /// Starts it, new or stopped or killed, and waits until it takes connections.
+    /// Starts the cluster, also after a stop or a kill, and waits until it accepts connections.
     pub fn start_again(&self) {
         self.start_by(self.pg_ctl().arg("-w"), "");
     }
 
-    /// Starts it with `standby.signal` in place: it recovers, and turns everybody away.
+    /// Starts the cluster while `standby.signal` exists: it recovers, and refuses all connections.
     pub fn start_without_connections(&self) {
         self.start_by(self.pg_ctl().arg("-W"), "-c hot_standby=off");
     }
 
-    /// Starts it with a disk of 24 MB beside its own, and gives its folder; `None` where that takes rights that we do not have.
+    /// Starts the cluster with an additional disk of 24 MB, and returns the folder of that disk. `None` if the tests
+    /// lack the privilege to mount it.
     pub fn start_with_a_small_disk(&self) -> Option<PathBuf> {
         let (user, group) = Owner::of_processes().0?;
         let small = self.folder.join("small");
         fs::create_dir(&small).unwrap();
-        // Mounted where only the server sees it: gone when it is.
+        // Mounted in the mount namespace of the server: the mount disappears with the server.
         let mut unshare = Command::new("unshare");
         unshare.current_dir("/").args(["--mount", "sh", "-c"]);
         unshare.arg(format!(
@@ -143,28 +144,28 @@ impl Cluster {
         );
         let log = self.folder.join("log");
         pg_ctl.args(["-o", &settings, "-l"]).arg(&log).arg("start");
-        // The server inherits what pg_ctl has: no pipe of ours, or reading it would never end.
+        // The server inherits the outputs of pg_ctl. They must not be pipes: reading from them would never end.
         pg_ctl.stdout(Stdio::null()).stderr(Stdio::null());
         let begun = Instant::now();
         while !pg_ctl.status().unwrap().success() {
-            // One that was killed is not gone before its last process is.
+            // After a kill, Postgres cannot start until its last process has ended.
             assert!(begun.elapsed() < PATIENCE, "{}", fs::read_to_string(&log).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Stops it: `fast` ends sessions in an orderly way, `immediate` does not.
+    /// Stops the cluster: `fast` ends sessions cleanly, `immediate` aborts them.
     pub fn stop(&self, mode: &str) {
         output(self.pg_ctl().args(["-w", "-m", mode, "stop"]));
     }
 
-    /// Kills the postmaster, as if the machine had lost it.
+    /// Kills the postmaster, as in a crash.
     pub fn kill(&self) {
         let pid = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
         output(Command::new("kill").args(["-KILL", pid.lines().next().unwrap()]));
     }
 
-    /// Makes a standby a primary.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         output(self.pg_ctl().args(["-w", "promote"]));
     }
@@ -195,12 +196,12 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// A port that is free now. Nobody else takes it in the moment until it is used: the system hands out others first.
+/// A port that is free now. It stays free until it is used, because the system assigns other ports first.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Who runs Postgres: it refuses root, so root steps down.
+/// The user that runs Postgres. Postgres refuses to run as root, so root switches to another user.
 pub struct Owner(Option<(u32, u32)>);
 
 impl Owner {
@@ -216,7 +217,7 @@ impl Owner {
             }
             let ids =
                 ["postgres", "nobody"].into_iter().find_map(|user| Some((number("-u", user)?, number("-g", user)?)));
-            Some(ids.expect("root runs the tests, and there is no user postgres or nobody to step down to"))
+            Some(ids.expect("the tests run as root, and there is no user postgres or nobody to switch to"))
         };
         Self(*IDS.get_or_init(find))
     }
@@ -231,7 +232,7 @@ impl Owner {
         self.run(&program(name).display().to_string())
     }
 
-    /// Any program, as the owner.
+    /// A command that runs any program as this user.
     pub fn run(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/");
@@ -245,11 +246,11 @@ impl Owner {
 /// A program of Postgres.
 pub fn program(name: &str) -> PathBuf {
     let own = programs().join(name);
-    // Binaries from elsewhere come without psql; any version of it will do.
+    // Some Postgres packages contain no psql. Any other version of psql works.
     if own.exists() { own } else { name.into() }
 }
 
-/// Where initdb and the others are: `TREEMAP_TEST_PG_BIN`, or the newest of Debian's, or with `pg_config`.
+/// The folder of initdb and the other programs: `TREEMAP_TEST_PG_BIN`, or Debian's newest, or that of `pg_config`.
 fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
@@ -268,7 +269,7 @@ fn programs() -> &'static Path {
     })
 }
 
-/// Stops the cluster and removes its folder when this process is gone.
+/// Stops the cluster and removes its folder when this process has ended.
 fn remove_with_this_process(folder: &Path) {
     const REMOVE: &str = r#"pid=$(head -n 1 "$0/data/postmaster.pid") && kill -QUIT "$pid"
         while [ -n "$pid" ] && kill -0 "$pid"; do sleep 0.1; done
@@ -276,18 +277,18 @@ fn remove_with_this_process(folder: &Path) {
     after_this_process(REMOVE, &folder.display().to_string());
 }
 
-/// Runs a shell's script when this process is gone, however it went: the watcher reads from a pipe that only this process can
-/// write to, so it reads on until then.
+/// Runs a shell script when this process has ended, even by a kill. The shell reads from a pipe that only this process
+/// can write to, so its read ends together with this process.
 #[expect(clippy::zombie_processes, reason = "it outlives this process, as it must")]
 pub fn after_this_process(script: &str, argument: &str) {
     let mut watch = Command::new("sh");
-    // In a process group of its own: Ctrl-C ends the tests, not the one who cleans up after them.
+    // In its own process group: Ctrl-C must end the tests, but not this cleanup.
     watch.args(["-c", &format!("cat > /dev/null; {script}"), argument]).process_group(0);
     let mut watch = watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::mem::forget(watch.stdin.take());
 }
 
-/// What a command prints; panics with all it said when it fails.
+/// Runs a command and returns its stdout. Panics with its output if it fails.
 pub fn output(command: &mut Command) -> String {
     let done = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();

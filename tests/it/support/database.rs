@@ -1,4 +1,4 @@
-//! A database per test, made from a template, dropped with the test.
+//! A database for each test: created from a template, dropped when the test ends.
 
 use std::sync::{
     OnceLock,
@@ -19,12 +19,12 @@ pub struct Database {
 }
 
 impl Database {
-    /// With nothing in it.
+    /// An empty database.
     pub fn empty() -> Self {
         Self::from_template(cluster(), "template0")
     }
 
-    /// With the sample, in a cluster of the test's own.
+    /// A database with the sample, in the test's own cluster.
     pub fn with_sample_in(cluster: &OwnCluster) -> Self {
         let database = Self::from_template(cluster.shared(), "template0");
         database.load_sample();
@@ -39,7 +39,7 @@ impl Database {
         treemap(self, &["refresh"]).succeeds();
     }
 
-    /// Migrated, and without rows.
+    /// A migrated database without rows.
     pub fn migrated() -> Self {
         static TEMPLATE: OnceLock<Database> = OnceLock::new();
         Self::from_template(
@@ -54,7 +54,7 @@ impl Database {
         )
     }
 
-    /// Migrated, and filled with the sample: 60 companies, six and a half years.
+    /// A migrated database with the sample: 60 companies, six and a half years.
     pub fn with_sample() -> Self {
         static TEMPLATE: OnceLock<Database> = OnceLock::new();
         Self::from_template(
@@ -89,7 +89,7 @@ impl Database {
         self.cluster.url_of(role, &self.name)
     }
 
-    /// Runs SQL and gives what psql prints, unaligned.
+    /// Runs SQL and returns the unaligned output of psql.
     pub fn psql(&self, sql: &str) -> String {
         self.cluster.psql(&self.name, sql).trim_end().to_owned()
     }
@@ -98,14 +98,14 @@ impl Database {
         self.cluster.psql_command(&self.name)
     }
 
-    /// A session of the test's own.
+    /// Opens a session.
     pub async fn connect(&self) -> Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
 
-    /// Adds a report's rows by hand: `(date, code, percent)`.
+    /// Inserts rows of reports: `(date, code, percent)`.
     pub fn add_shorts(&self, rows: &[(&str, &str, &str)]) {
         let values: Vec<_> = rows
             .iter()
@@ -114,7 +114,7 @@ impl Database {
         self.psql(&format!("INSERT INTO shorts VALUES {}", values.join(", ")));
     }
 
-    /// Adds companies by hand: `(code, industry)`, the industry as SQL.
+    /// Inserts companies: `(code, industry)`; the industry is an SQL expression.
     pub fn add_companies(&self, rows: &[(&str, &str)]) {
         let values: Vec<_> =
             rows.iter().map(|(code, industry)| format!("('{code}', '{code} LTD', {industry})")).collect();
@@ -131,7 +131,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // A cluster of the test's own may be stopped by now, and goes as a whole.
+        // A test's own cluster may be stopped already, and is removed as a whole.
         if !std::thread::panicking() && std::ptr::eq(self.cluster, cluster()) {
             self.cluster.psql("postgres", &format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }

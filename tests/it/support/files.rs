@@ -1,4 +1,4 @@
-//! Files to load: the sample, reports made for a test, and the real ones where they are.
+//! Files to load: the sample, reports that a test writes, and the real reports if they are on this machine.
 
 use std::{
     env, fs,
@@ -27,7 +27,7 @@ impl Sample {
     }
 }
 
-/// 60 companies, from the older format into the newer, longer than five years.
+/// 60 companies over more than five years. The reports change from the older to the current format.
 pub fn sample() -> &'static Sample {
     static SAMPLE: OnceLock<Sample> = OnceLock::new();
     SAMPLE.get_or_init(|| {
@@ -39,14 +39,14 @@ pub fn sample() -> &'static Sample {
     })
 }
 
-/// The real reports and company lists, where the machine has them.
+/// The real reports and company lists, if they are on this machine.
 pub fn real_data() -> Option<PathBuf> {
     let folder = env::var_os("TREEMAP_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
     folder.join("asic").is_dir().then_some(folder)
 }
 
-/// A folder of reports made for a test.
+/// A temporary folder with the reports of one test.
 pub struct Reports(TempDir);
 
 impl Reports {
@@ -68,7 +68,7 @@ impl Reports {
         self
     }
 
-    /// Writes a report in today's format; rows as `NAME,CODE,1,2,3`.
+    /// Writes a report in the current format; rows as `NAME,CODE,1,2,3`.
     pub fn report(&self, date: &str, revision: u16, rows: &[&str]) -> &Self {
         let text = HEADER.join(",") + "\r\n" + &rows.join("\r\n") + "\r\n";
         self.write(&name(date, revision), text)
@@ -82,7 +82,7 @@ impl Reports {
     }
 }
 
-/// The name of the report of `yyyymmdd`.
+/// The file name of a report; `date` is `yyyymmdd`.
 pub fn name(date: &str, revision: u16) -> String {
     format!("RR{date}-{revision:03}-SSDailyAggShortPos.csv")
 }

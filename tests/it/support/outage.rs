@@ -1,4 +1,4 @@
-//! A fault of the database, suffered by a server that is being asked all the while.
+//! Fault injection: a fault of the database while a server is called at a steady rate.
 
 use std::{
     sync::{
@@ -15,10 +15,10 @@ use super::{
     server::{Client, Server, get},
 };
 
-/// Within this time a server has to notice that something is wrong with its database.
+/// A server must log a fault of its database within this time.
 pub const NOTICED: Duration = Duration::from_secs(15);
 
-/// A client that calls at a steady rate and counts what fails.
+/// A client that calls at a steady rate and counts failed calls.
 pub struct Calls {
     stop: Arc<AtomicBool>,
     made: Arc<AtomicU64>,
@@ -27,7 +27,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// 100 calls a second, each with a second to be answered.
+    /// Starts 100 calls per second, each with a timeout of one second.
     pub fn start(client: &Client) -> Self {
         let (stop, made, failed) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (client, ended, all, lost) = (client.clone(), stop.clone(), made.clone(), failed.clone());
@@ -47,8 +47,8 @@ impl Calls {
         Self { stop, made, failed, calling }
     }
 
-    /// Ends the calls; panics when there were none, or one failed.
-    pub async fn none_failed(self) -> u64 {
+    /// Stops the calls and returns their number. Panics if there were none, or if one failed.
+    pub async fn assert_none_failed(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.calling.await.unwrap();
         let made = self.made.load(Ordering::Relaxed);
@@ -58,46 +58,46 @@ impl Calls {
     }
 }
 
-/// What a server does while its database is at fault.
+/// A fault of the database, and what the server must log.
 pub struct Fault<'a> {
-    /// What happens to the database, for the table in docs/connecting.md.
+    /// The name of the fault in the table of docs/connecting.md.
     pub name: &'a str,
-    /// The words that tell of it, and those that tell of its end.
-    pub told: [&'a str; 2],
+    /// The start of the log message about the fault, and of the message about its end.
+    pub log_lines: [&'a str; 2],
     pub server: &'a Server,
 }
 
 impl Fault<'_> {
-    /// Lets it happen, then lets it pass. Asserts that the server tells of it in time, once, and of its end, once; and that it
-    /// answers all the while. Prints a row of the table.
-    pub async fn suffer(&self, begin: impl Future<Output = ()>, end: impl Future<Output = ()>) {
+    /// Runs `begin`, and later `end`. Asserts that the server logs the fault once and in time, logs its end once, and
+    /// answers every call meanwhile. Prints a row of the table.
+    pub async fn inject(&self, begin: impl Future<Output = ()>, end: impl Future<Output = ()>) {
         let server = self.server;
         let calls = Calls::start(&server.client().await);
         let quiet = server.log();
         assert!(!quiet.contains(" WARN ") && !quiet.contains(" ERROR "), "{quiet}");
         begin.await;
         let happened = Instant::now();
-        server.logged(self.told[0]).await;
+        server.wait_for_log(self.log_lines[0]).await;
         let noticed = happened.elapsed();
         assert!(noticed < NOTICED, "{noticed:?}");
-        // Long enough for every loop to run into it more than once.
+        // Long enough that every loop meets the fault more than once.
         tokio::time::sleep(Duration::from_secs(3)).await;
         end.await;
         let ended = Instant::now();
-        server.logged(self.told[1]).await;
+        server.wait_for_log(self.log_lines[1]).await;
         let recovered = ended.elapsed();
-        let made = calls.none_failed().await;
+        let made = calls.assert_none_failed().await;
         let log = server.log();
         let alarms = log.matches(" WARN ").count() + log.matches(" ERROR ").count();
         assert_eq!(alarms, 1, "{log}");
-        assert_eq!(log.matches(self.told[1]).count(), 1, "{log}");
+        assert_eq!(log.matches(self.log_lines[1]).count(), 1, "{log}");
         let (noticed, recovered) = (noticed.as_secs_f64(), recovered.as_secs_f64());
         println!("| {} | {noticed:.1} | 0 of {made} | {recovered:.1} |", self.name);
     }
 }
 
-/// Waits until a refresh, made now by hand, is served.
-pub async fn refreshes_arrive(server: &Server, refresh: impl Fn()) {
+/// Calls `refresh`, and waits until the server serves the refreshed view.
+pub async fn refresh_and_wait(server: &Server, refresh: impl Fn()) {
     let client = server.client().await;
     let refreshed = async || {
         let answer = get(&mut client.clone(), "3m", 1, 0).await.unwrap();

@@ -18,7 +18,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// In front of a Postgres at a port of this machine.
+    /// Starts a PgBouncer in front of the Postgres at a local port.
     pub fn start(server_port: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Owner::of_processes().give(folder.path());
@@ -39,7 +39,7 @@ impl Pooler {
         pooler
     }
 
-    /// Kills it, with all the connections that it holds.
+    /// Kills PgBouncer, and so closes all its connections.
     pub fn kill(&self) {
         let mut process = self.process.lock().unwrap();
         let _ = process.kill();
@@ -81,12 +81,12 @@ impl Drop for Pooler {
     }
 }
 
-/// With `TREEMAP_TEST_POOLER` set, every server of the tests reaches the shared cluster through a PgBouncer, and listens beside
-/// it: the same URL through the pooler.
+/// The same URL through a PgBouncer. With `TREEMAP_TEST_POOLER` set, every server of the tests reaches the shared
+/// cluster through it, except for LISTEN, which connects directly.
 pub fn for_all(url: &str) -> Option<String> {
     static POOLER: OnceLock<Pooler> = OnceLock::new();
     env::var_os("TREEMAP_TEST_POOLER")?;
-    // Roles that are to be turned away, and databases that are not there, are Postgres' own to refuse.
+    // Tests of refused roles and missing databases need the error of Postgres, not that of PgBouncer.
     let direct = format!("127.0.0.1:{}/", cluster().port);
     let usual = url.contains(&(direct.clone() + "test_")) && url.starts_with("postgres://postgres:");
     usual.then(|| {

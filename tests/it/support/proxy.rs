@@ -1,4 +1,4 @@
-//! A TCP proxy that can be told to misbehave, at any moment and for all its connections.
+//! A TCP proxy for fault injection. Its mode can change at any time, and applies to all its connections.
 
 use std::{
     io,
@@ -9,72 +9,78 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinHandle,
+    sync::{oneshot, watch},
 };
 
-/// What the proxy does with what it is sent.
+/// What the proxy does with the bytes that it receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Hands it on.
-    Open,
-    /// Hands it on, later.
-    Slow(Duration),
-    /// Accepts connections and keeps them, and hands nothing on.
-    Silent,
-    /// Closes every connection, old and new, by a reset.
+pub enum Mode {
+    /// Forwards them.
+    Forward,
+    /// Forwards them after a pause.
+    Delay(Duration),
+    /// Accepts and keeps connections, but forwards nothing.
+    BlackHole,
+    /// Closes every connection, old and new, with a reset.
     Reset,
 }
 
 pub struct Proxy {
     pub port: u16,
-    way: watch::Sender<Way>,
-    accepting: JoinHandle<()>,
+    mode: watch::Sender<Mode>,
+    /// Dropped with the proxy, it ends the thread that forwards.
+    _stop: oneshot::Sender<()>,
 }
 
 impl Proxy {
     /// A proxy to a port of this machine.
     pub async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let (way, ways) = watch::channel(Way::Open);
-        let accepting = tokio::spawn(async move {
-            let there = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            while let Ok((here, _)) = listener.accept().await {
-                tokio::spawn(serve(here, there, ways.clone()));
-            }
+        let (mode, modes) = watch::channel(Mode::Forward);
+        let (stop, stopped) = oneshot::channel();
+        let (bound, own) = oneshot::channel();
+        // A thread of its own: it forwards also while the test waits for psql, which may wait for what is forwarded.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                bound.send(listener.local_addr().unwrap().port()).unwrap();
+                let there = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                let accept = async {
+                    while let Ok((here, _)) = listener.accept().await {
+                        tokio::spawn(serve(here, there, modes.clone()));
+                    }
+                };
+                tokio::select! {
+                    () = accept => {}
+                    _ = stopped => {}
+                }
+            });
         });
-        Self { port: own, way, accepting }
+        Self { port: own.await.unwrap(), mode, _stop: stop }
     }
 
-    /// From now on.
-    pub fn go(&self, way: Way) {
-        self.way.send_replace(way);
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
+    /// Changes the mode.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
     }
 }
 
-async fn serve(mut client: TcpStream, address: SocketAddr, mut ways: watch::Receiver<Way>) {
-    let mut reset = ways.clone();
-    if *reset.borrow() != Way::Reset {
-        // What is not let through now was never sent on: this connection stays silent until then.
-        ways.wait_for(|way| *way != Way::Silent).await.map(drop).ok();
+async fn serve(mut client: TcpStream, address: SocketAddr, mut modes: watch::Receiver<Mode>) {
+    let mut reset = modes.clone();
+    if *reset.borrow() != Mode::Reset {
+        // A new connection waits here while the proxy is a black hole, and continues afterwards.
+        modes.wait_for(|mode| *mode != Mode::BlackHole).await.map(drop).ok();
         if let Ok(mut server) = TcpStream::connect(address).await {
             let (mut questions, mut to_client) = client.split();
             let (mut answers, mut to_server) = server.split();
             tokio::select! {
-                _ = pump(&mut questions, &mut to_server, ways.clone()) => {}
-                _ = pump(&mut answers, &mut to_client, ways) => {}
-                _ = reset.wait_for(|way| *way == Way::Reset) => {}
+                _ = pump(&mut questions, &mut to_server, modes.clone()) => {}
+                _ = pump(&mut answers, &mut to_client, modes) => {}
+                _ = reset.wait_for(|mode| *mode == Mode::Reset) => {}
             }
         }
     }
-    if *reset.borrow() == Way::Reset {
+    if *reset.borrow() == Mode::Reset {
         client.set_zero_linger().ok();
     }
 }
@@ -82,17 +88,17 @@ async fn serve(mut client: TcpStream, address: SocketAddr, mut ways: watch::Rece
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    ways: watch::Receiver<Way>,
+    modes: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
-        let way = *ways.borrow();
-        match way {
-            Way::Slow(pause) => tokio::time::sleep(pause).await,
-            // What was sent into the silence is lost for ever, as on a wire that was cut.
-            Way::Silent => std::future::pending().await,
-            Way::Open | Way::Reset => {}
+        let mode = *modes.borrow();
+        match mode {
+            Mode::Delay(pause) => tokio::time::sleep(pause).await,
+            // These bytes are lost for ever, as on a cut cable.
+            Mode::BlackHole => std::future::pending().await,
+            Mode::Forward | Mode::Reset => {}
         }
         if read == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! HTTP/2 as no client library would speak it: frames written by hand, and single calls that carry any header.
+//! HTTP/2 that no client library would send: frames built by hand, and single calls with any headers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -32,7 +32,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A request's headers, by HPACK's plainest form: each a literal that is not remembered.
+/// The headers of a request in the simplest form of HPACK: literals without indexing.
 pub fn request_headers(more: &[(&str, &str)]) -> Vec<u8> {
     let usual = [
         (":method", "POST"),
@@ -53,7 +53,7 @@ pub fn request_headers(more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn literal(block: &mut Vec<u8>, text: &[u8]) {
-    // A length with a prefix of seven bits.
+    // An HPACK length with a seven-bit prefix.
     if text.len() < 127 {
         block.push(u8::try_from(text.len()).unwrap());
     } else {
@@ -68,19 +68,19 @@ fn literal(block: &mut Vec<u8>, text: &[u8]) {
     block.extend_from_slice(text);
 }
 
-/// A gRPC message: not compressed, its length, its bytes.
+/// A gRPC message: the flag for no compression, the length, the bytes.
 pub fn message(message: &impl Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     [&[0][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), &bytes].concat()
 }
 
-/// A connection that says what it is told.
+/// A TCP connection that sends exactly the given bytes.
 pub struct Raw {
     stream: TcpStream,
     read: BytesMut,
 }
 
-/// A frame that came.
+/// A received frame.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
@@ -90,24 +90,24 @@ pub struct Frame {
 }
 
 impl Raw {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     pub async fn connect(addr: &str) -> Self {
         Self { stream: TcpStream::connect(addr).await.unwrap(), read: BytesMut::new() }
     }
 
-    /// Connects, and says the preface with some settings.
-    pub async fn hello(addr: &str, settings: &[u8]) -> Self {
+    /// Connects and sends the preface with these settings.
+    pub async fn handshake(addr: &str, settings: &[u8]) -> Self {
         let mut raw = Self::connect(addr).await;
         raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
         raw
     }
 
-    /// Sends bytes, as long as the other side takes them.
+    /// Sends bytes. `false` if the server does not take them within two seconds, or has closed the connection.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         matches!(tokio::time::timeout(Duration::from_secs(2), self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
-    /// Sends a whole call, on a stream.
+    /// Sends a whole call on a stream.
     pub async fn call(&mut self, stream: u32, request: &impl Message) -> bool {
         let headers = frame(HEADERS, END_HEADERS, stream, &request_headers(&[]));
         let data = frame(DATA, END_STREAM, stream, &message(request));
@@ -134,7 +134,7 @@ impl Raw {
         }
     }
 
-    /// Reads until a frame of a kind comes, answering nothing; `None` when the connection has ended.
+    /// Reads until a frame of a kind arrives, and answers no frame; `None` when the connection has ended.
     pub async fn until(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
@@ -144,8 +144,8 @@ impl Raw {
         }
     }
 
-    /// Reads to the end of the connection; gives the error codes of the GOAWAYs on the way.
-    pub async fn end(&mut self) -> Vec<u32> {
+    /// Reads until the connection ends; returns the error codes of all GOAWAY frames.
+    pub async fn read_to_end(&mut self) -> Vec<u32> {
         let mut codes = Vec::new();
         while let Some(frame) = self.next().await {
             if frame.kind == GOAWAY {
@@ -156,7 +156,7 @@ impl Raw {
     }
 }
 
-/// One call with any headers over a connection of its own; gives the number and words of its gRPC status.
+/// Makes one call with any headers over a new connection; returns the code and the message of its gRPC status.
 pub async fn status(addr: &str, headers: &[(&str, &str)], message: Vec<u8>) -> (u32, String) {
     let response = call(addr, headers, message).await;
     let first = response.headers().clone();
@@ -166,7 +166,7 @@ pub async fn status(addr: &str, headers: &[(&str, &str)], message: Vec<u8>) -> (
     (text("grpc-status").unwrap().parse().unwrap(), text("grpc-message").unwrap_or_default())
 }
 
-/// The same; gives what came back as HTTP has it.
+/// Makes the same call; returns the HTTP response.
 pub async fn call(addr: &str, headers: &[(&str, &str)], message: Vec<u8>) -> http::Response<hyper::body::Incoming> {
     let addr: SocketAddr = addr.parse().unwrap();
     let stream = TcpStream::connect(addr).await.unwrap();

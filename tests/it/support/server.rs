@@ -30,7 +30,7 @@ impl Server {
         Self::start_with(&database.url(), &[]).await
     }
 
-    /// Starts a server with more arguments. It refreshes nothing by itself: a test that wants that says so.
+    /// Starts a server with additional arguments. It does not refresh the view, unless the arguments enable it.
     pub async fn start_with(database_url: &str, arguments: &[&str]) -> Self {
         Self::refreshing(
             database_url,
@@ -39,15 +39,15 @@ impl Server {
         .await
     }
 
-    /// Starts a server that refreshes as the arguments say.
+    /// Starts a server that refreshes the view as by default, or as the arguments set it.
     pub async fn refreshing(database_url: &str, arguments: &[&str]) -> Self {
         Self::run(treemap::command(&[]), database_url, arguments).await
     }
 
-    /// Starts a server by a command that ends with the binary.
+    /// Starts a server by a command, which may be the binary or a program that runs it.
     pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen-addr", "127.0.0.1:0"]);
-        // A test that wants another of these says so.
+        // Defaults of the tests, unless the arguments set them.
         for (setting, value) in [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s")] {
             if !arguments.contains(&setting) {
                 command.args([setting, value]);
@@ -70,28 +70,28 @@ impl Server {
             }
         });
         let mut server = Self { process, addr: String::new(), log };
-        server.logged("listening on ").await.split_whitespace().next().unwrap().clone_into(&mut server.addr);
+        server.wait_for_log("listening on ").await.split_whitespace().next().unwrap().clone_into(&mut server.addr);
         server
     }
 
     /// Starts a server and waits until it is ready.
     pub async fn ready(database: &Database) -> Self {
         let server = Self::start(database).await;
-        server.becomes_ready().await;
+        server.wait_until_ready().await;
         server
     }
 
-    pub async fn becomes_ready(&self) {
+    pub async fn wait_until_ready(&self) {
         eventually("the server is ready", async || (self.health("").await == Ok("SERVING")).then_some(())).await;
     }
 
-    /// The address of the port for ops.
+    /// The address of the admin port.
     pub async fn admin(&self) -> String {
-        self.logged("metrics on http://").await.split('/').next().unwrap().to_owned()
+        self.wait_for_log("metrics on http://").await.split('/').next().unwrap().to_owned()
     }
 
-    /// What the port for ops answers: status and text.
-    pub async fn ask(&self, path: &str) -> (u16, String) {
+    /// Sends a GET to the admin port; returns the status and the body.
+    pub async fn admin_get(&self, path: &str) -> (u16, String) {
         let mut stream = tokio::net::TcpStream::connect(self.admin().await).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -101,9 +101,9 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// The value of one metric, written with its labels as /metrics does; 0 when it is not there.
+    /// The value of one metric, named with its labels as in /metrics; 0 when it is missing.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.ask("/metrics").await.1;
+        let text = self.admin_get("/metrics").await.1;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or_default()
     }
@@ -115,7 +115,7 @@ impl Server {
         kib.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
     }
 
-    /// Seconds of a core that were used, by the hundredth.
+    /// The CPU time used, in seconds, in steps of 10 ms.
     pub fn cpu_seconds(&self) -> f64 {
         cpu_seconds(self.id())
     }
@@ -128,8 +128,8 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for some words in the log, and gives the rest of their line.
-    pub async fn logged(&self, words: &str) -> String {
+    /// Waits until the log contains `words`; returns the rest of that line.
+    pub async fn wait_for_log(&self, words: &str) -> String {
         eventually(&format!("{words:?} in the log"), async || {
             let log = self.log();
             let (_, rest) = log.split_once(words)?;
@@ -138,7 +138,7 @@ impl Server {
         .await
     }
 
-    /// A connection of its own.
+    /// Opens a connection.
     pub async fn channel(&self) -> Channel {
         Channel::from_shared(format!("http://{}", self.addr)).unwrap().connect().await.unwrap()
     }
@@ -147,7 +147,7 @@ impl Server {
         Client::new(self.channel().await)
     }
 
-    /// What gRPC health says of a service.
+    /// The status of a service in gRPC health.
     pub async fn health(&self, service: &str) -> Result<&'static str, tonic::Code> {
         let mut client = HealthClient::new(self.channel().await);
         let request = HealthCheckRequest { service: service.to_owned() };
@@ -161,7 +161,7 @@ impl Server {
     }
 
     /// Waits until the process has ended.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
         let process = &mut self.process;
         let mut check = || process.try_wait().unwrap();
         let started = std::time::Instant::now();
@@ -169,13 +169,13 @@ impl Server {
             if let Some(status) = check() {
                 return status;
             }
-            assert!(started.elapsed() < super::PATIENCE, "the server does not end");
+            assert!(started.elapsed() < super::PATIENCE, "the server does not exit");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
 }
 
-/// Seconds of a core that a process has used, by the hundredth.
+/// The CPU time that a process has used, in seconds, in steps of 10 ms.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -189,12 +189,12 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         } else {
-            assert!(!self.log().contains(PASSWORD), "the log gives a secret away: {}", self.log());
+            assert!(!self.log().contains(PASSWORD), "the log leaks a secret: {}", self.log());
         }
     }
 }
 
-/// One call.
+/// Makes one call.
 pub async fn get(
     client: &mut Client,
     period: &str,
@@ -205,7 +205,7 @@ pub async fn get(
     client.get_industry_tree_map(request).await
 }
 
-/// A call that must succeed, as `(industry, code, value)`.
+/// Makes a call that must succeed; returns the stocks as `(industry, code, value)`.
 pub async fn stocks(client: &mut Client, period: &str, limit: i32, view_mode: i32) -> Vec<(String, String, f64)> {
     let answer = get(client, period, limit, view_mode).await.unwrap().into_inner();
     answer.stocks.into_iter().map(|stock| (stock.industry, stock.product_code, stock.short_position)).collect()

@@ -1,14 +1,14 @@
-//! The real binary, run to its end.
+//! Runs the real binary until it exits.
 
 use std::process::{Command, Output};
 
 use super::{cluster::PASSWORD, database::Database};
 
-/// The binary, with no setting but those that a test gives it.
+/// A command for the binary, without any settings from the environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_treemap"));
     command.args(arguments);
-    // Whatever a developer's shell might carry into a test.
+    // Settings in the developer's shell must not reach a test.
     for (setting, _) in std::env::vars().filter(|(name, _)| {
         ["TREEMAP_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix)) || name.contains("DATABASE_URL")
     }) {
@@ -23,17 +23,17 @@ pub fn treemap(database: &Database, arguments: &[&str]) -> Run {
     run(command(arguments).env("DATABASE_URL", database.url()))
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits.
 pub fn run(command: &mut Command) -> Run {
     let output = command.output().unwrap();
-    let run = Run { said: format!("{command:?}"), output };
-    assert!(!(run.stdout() + &run.stderr()).contains(PASSWORD), "{} gives a secret away", run.said);
+    let run = Run { command: format!("{command:?}"), output };
+    assert!(!(run.stdout() + &run.stderr()).contains(PASSWORD), "{} leaks a secret", run.command);
     run
 }
 
-/// What a run came to.
+/// The result of a run.
 pub struct Run {
-    said: String,
+    command: String,
     output: Output,
 }
 
@@ -53,16 +53,16 @@ impl Run {
 
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.output.status.code(), Some(code), "{}\n{}{}", self.said, self.stdout(), self.stderr());
+        assert_eq!(self.output.status.code(), Some(code), "{}\n{}{}", self.command, self.stdout(), self.stderr());
         self
     }
 
-    /// Asserts that one of the two outputs has every one of `words`.
+    /// Asserts that the output (stdout and stderr) contains each of `words`.
     #[track_caller]
-    pub fn says(self, words: &[&str]) -> Self {
+    pub fn prints(self, words: &[&str]) -> Self {
         let all = self.stdout() + &self.stderr();
         for word in words {
-            assert!(all.contains(word), "{} does not say {word:?}:\n{all}", self.said);
+            assert!(all.contains(word), "{} does not print {word:?}:\n{all}", self.command);
         }
         self
     }

@@ -1,0 +1,152 @@
+//! The body of a response, in whatever protocol, with the call that it ends.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::StreamBody;
+use tonic::{Code, Status};
+
+use super::{
+    call::{Call, code_of},
+    in_flight::InFlight,
+};
+
+/// A body.
+#[derive(Debug)]
+pub struct Body {
+    frames: Frames,
+    /// The call that is over with it, and its code then.
+    call: Option<(Call, Code)>,
+}
+
+#[derive(Debug)]
+enum Frames {
+    /// Bytes that exist already, then trailers.
+    Whole { bytes: Bytes, trailers: Option<HeaderMap> },
+    /// Frames that come one by one.
+    Stream(tonic::body::Body),
+}
+
+/// Bytes of an answer, in flight until the client has made room for them.
+#[derive(Debug)]
+pub struct AnswerBytes {
+    bytes: Bytes,
+    _in_flight: Option<InFlight>,
+}
+
+impl Buf for AnswerBytes {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Body {
+    /// Nothing.
+    pub const fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+
+    /// Bytes that exist already.
+    pub const fn whole(bytes: Bytes) -> Self {
+        Self { frames: Frames::Whole { bytes, trailers: None }, call: None }
+    }
+
+    /// Bytes that exist already, and trailers.
+    pub const fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
+        Self { frames: Frames::Whole { bytes, trailers: Some(trailers) }, call: None }
+    }
+
+    /// Frames that come one by one.
+    pub fn stream(frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static) -> Self {
+        Self::tonic(tonic::body::Body::new(StreamBody::new(frames)))
+    }
+
+    /// A body of tonic's.
+    pub const fn tonic(body: tonic::body::Body) -> Self {
+        Self { frames: Frames::Stream(body), call: None }
+    }
+
+    /// The same; `call` is over with its last frame, and has `code` then.
+    pub fn ends(mut self, call: Call, code: Code) -> Self {
+        self.call = Some((call, code));
+        if self.is_end_stream() {
+            self.over(None);
+        }
+        self
+    }
+
+    fn over(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some((call, code)) = self.call.take() {
+            call.ended(trailers.and_then(code_of).unwrap_or(code));
+        }
+    }
+
+    fn bytes(&mut self, bytes: Bytes) -> AnswerBytes {
+        let in_flight = self.call.as_mut().and_then(|(call, _)| call.take_in_flight());
+        AnswerBytes { bytes, _in_flight: in_flight }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = AnswerBytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match &mut self.frames {
+            Frames::Whole { bytes, trailers } => {
+                let frame = if bytes.is_empty() {
+                    trailers.take().map(Frame::trailers)
+                } else {
+                    let bytes = std::mem::take(bytes);
+                    Some(Frame::data(self.bytes(bytes)))
+                };
+                if self.is_end_stream() {
+                    self.over(None);
+                }
+                Poll::Ready(frame.map(Ok))
+            }
+            Frames::Stream(body) => {
+                let polled = Pin::new(body).poll_frame(context);
+                match &polled {
+                    Poll::Ready(None) => self.over(None),
+                    Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.over(frame.trailers_ref()),
+                    _ => {}
+                }
+                polled.map_ok(|frame| frame.map_data(|bytes| self.bytes(bytes)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.frames {
+            Frames::Whole { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
+            Frames::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.frames {
+            Frames::Whole { bytes, trailers: None } => SizeHint::with_exact(bytes.len() as u64),
+            // A length before trailers is allowed, and wanted by nobody.
+            Frames::Whole { .. } => SizeHint::default(),
+            Frames::Stream(body) => body.size_hint(),
+        }
+    }
+}

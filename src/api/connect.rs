@@ -1,0 +1,308 @@
+//! The Connect protocol: unary calls by POST and GET, and the envelopes of streams.
+//! <https://connectrpc.com/docs/protocol>
+
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime},
+};
+
+use base64::{
+    Engine,
+    alphabet::URL_SAFE,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD_NO_PAD},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use prost::Message as _;
+use serde_json::{Value, json};
+use tonic::Status;
+use tonic_types::pb;
+
+use super::{
+    body::Body,
+    message::{decompress, envelope},
+    protocol::{Asked, Protocol, Settings},
+    query::Query,
+    refusal::{Refusal, in_connect},
+    request::Head,
+    service::{Codec, Failure, Messages, Reply},
+};
+
+static STREAM_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
+static STREAM_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("connect-accept-encoding");
+static PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
+static TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+static GZIP: HeaderValue = HeaderValue::from_static("gzip");
+/// The flag of the envelope that ends a stream.
+const END_STREAM: u8 = 2;
+/// What trailers are called among the headers of a unary response.
+const TRAILER: &str = "trailer-";
+/// Base64 as in a query: padding is optional.
+const QUERY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Reads what the headers of a request say; those of a GET stand in its query.
+pub fn head(headers: &HeaderMap, asked: &Asked) -> Result<Head, Status> {
+    if let Some(version) = headers.get(&PROTOCOL_VERSION).filter(|version| !version.is_empty())
+        && version != "1"
+    {
+        let words = format!("Connect-Protocol-Version must be \"1\": got {version:?}");
+        return Err(Status::invalid_argument(words));
+    }
+    let timeout = headers.get(&TIMEOUT).filter(|value| !value.is_empty()).map(timeout).transpose()?;
+    let (encoding, accept) = match asked.protocol {
+        Protocol::ConnectStream => (&STREAM_ENCODING, &STREAM_ACCEPT_ENCODING),
+        _ => (&header::CONTENT_ENCODING, &header::ACCEPT_ENCODING),
+    };
+    let (gzip_in, gzip_out) = Head::compression(headers, encoding, accept)?;
+    // Who sends gzip takes it.
+    Ok(Head { timeout, gzip_in, gzip_out: gzip_out || gzip_in })
+}
+
+/// A `Connect-Timeout-Ms`: up to ten digits.
+fn timeout(value: &HeaderValue) -> Result<Duration, Status> {
+    let text = value.to_str().unwrap_or_default();
+    if text.starts_with('-') && text[1..].parse::<u64>().is_ok() {
+        return Err(Status::invalid_argument(format!("parse timeout: {text:?} is negative")));
+    }
+    if text.len() > 10 && text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(Status::invalid_argument(format!("parse timeout: {text:?} has >10 digits")));
+    }
+    let milliseconds = text.parse().ok().filter(|_| text.bytes().all(|digit| digit.is_ascii_digit()));
+    let invalid = || Status::invalid_argument(format!("parse timeout: {text:?} is not a number of milliseconds"));
+    milliseconds.map(Duration::from_millis).ok_or_else(invalid)
+}
+
+/// The message of a unary POST: its body.
+pub fn message(body: Bytes, gzip: bool, limit: usize) -> Result<Bytes, Status> {
+    if gzip {
+        return decompress(&body, limit);
+    }
+    if body.len() > limit { Err(Refusal::TooLarge.status()) } else { Ok(body) }
+}
+
+/// The message of a GET.
+pub fn message_of_query(query: &Query<'_>, asked: &mut Asked, limit: usize) -> Result<Bytes, Status> {
+    if let Some(version) = query.value("connect")
+        && version != "v1"
+    {
+        return Err(Status::invalid_argument(format!("connect must be \"v1\": got {version:?}")));
+    }
+    let gzip = match query.value("compression").as_deref() {
+        None | Some("" | "identity") => false,
+        Some("gzip") => true,
+        Some(other) => {
+            let words = format!("unknown compression {other:?}: supported encodings are gzip");
+            return Err(Status::unimplemented(words));
+        }
+    };
+    asked.gzip |= gzip;
+    let missing = || Status::invalid_argument("missing message parameter");
+    let mut bytes = query.bytes("message").ok_or_else(missing)?;
+    if query.value("base64").as_deref() == Some("1") {
+        let decoded = QUERY_BASE64.decode(&bytes);
+        let illegal = |error| Status::invalid_argument(format!("read message: illegal base64 data: {error}"));
+        bytes = decoded.map_err(illegal)?.into();
+    }
+    message(bytes, gzip, limit)
+}
+
+/// The reply of a unary call.
+pub fn render(asked: &Asked, settings: &Settings, result: Result<Reply, Failure>) -> Response<Body> {
+    let failure = match result {
+        Ok(reply) => return render_reply(asked, settings, reply),
+        Err(failure) => render_failure(failure),
+    };
+    if is_head(asked) { failure.map(|_| Body::empty()) } else { failure }
+}
+
+fn is_head(asked: &Asked) -> bool {
+    asked.get.as_ref().is_some_and(|get| get.head)
+}
+
+fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Body> {
+    let Reply { mut headers, trailers, messages, entity_tag } = reply;
+    let Messages::One(message) = messages else {
+        return render_failure(Status::internal("a unary method has answered with a stream").into());
+    };
+    add_trailers(trailers, &mut headers);
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding, Origin"));
+    let mut not_modified = false;
+    if let Some(get) = &asked.get {
+        headers.insert(header::CACHE_CONTROL, settings.cache_control.clone());
+        if !asked.http1 {
+            // For caches, which compute ages from it. hyper adds its own only over HTTP/1.1.
+            headers.insert(header::DATE, date());
+        }
+        if let Some(tag) = entity_tag {
+            not_modified = get.if_none_match.as_ref().is_some_and(|known| names(known, &tag));
+            headers.insert(header::ETAG, tag);
+        }
+    }
+    if not_modified {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.headers_mut() = headers;
+        return response;
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
+    headers.insert(header::ACCEPT_ENCODING, GZIP.clone());
+    let message = if asked.gzip { message.gzip() } else { message };
+    if message.is_compressed() {
+        headers.insert(header::CONTENT_ENCODING, GZIP.clone());
+    }
+    let bytes = message.bytes();
+    let mut body = Body::empty();
+    if is_head(asked) {
+        headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+    } else {
+        body = Body::whole(bytes);
+    }
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Whether a list of entity tags names one, by weak comparison (RFC 9110, 13.1.2).
+fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
+    fn opaque(tag: &[u8]) -> &[u8] {
+        let tag = tag.trim_ascii();
+        tag.strip_prefix(b"W/").unwrap_or(tag)
+    }
+    list == tag
+        || list == "*"
+        || list.as_bytes().split(|byte| *byte == b',').any(|known| opaque(known) == opaque(tag.as_bytes()))
+}
+
+/// Now, as HTTP has it: made once a second and thread.
+fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(last, date)| {
+        if *last != second
+            && let Ok(new) = HeaderValue::try_from(httpdate::fmt_http_date(now))
+        {
+            (*last, *date) = (second, new);
+        }
+        date.clone()
+    })
+}
+
+fn render_failure(failure: Failure) -> Response<Body> {
+    let Failure { status, mut headers, trailers } = failure;
+    let (_, http) = in_connect(status.code());
+    add_trailers(trailers, &mut headers);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding, Origin"));
+    let mut response = Response::new(Body::whole(error(&status).to_string().into()));
+    *response.status_mut() = http;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The reply of a call with a stream: also a failure is a stream, of its end alone.
+pub fn render_stream(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
+    let (mut headers, body) = match result {
+        Ok(Reply { headers, trailers, messages, .. }) => {
+            let messages = match messages {
+                Messages::Stream(messages) => messages,
+                Messages::One(message) => stream::once(async { Ok(message) }).boxed(),
+            };
+            let gzip = asked.gzip;
+            let frames = stream::unfold((Some(messages), trailers), move |(messages, trailers)| async move {
+                let mut messages = messages?;
+                match messages.next().await {
+                    Some(Ok(message)) => {
+                        let message = if gzip { message.gzip() } else { message };
+                        Some((Ok(Frame::data(message.envelope())), (Some(messages), trailers)))
+                    }
+                    Some(Err(status)) => Some((Ok(Frame::data(end(Some(&status), &trailers))), (None, trailers))),
+                    None => Some((Ok(Frame::data(end(None, &trailers))), (None, trailers))),
+                }
+            });
+            (headers, Body::stream(frames))
+        }
+        Err(Failure { status, headers, trailers }) => (headers, Body::whole(end(Some(&status), &trailers))),
+    };
+    let content_type =
+        if asked.codec == Codec::Json { "application/connect+json" } else { "application/connect+proto" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(&STREAM_ACCEPT_ENCODING, GZIP.clone());
+    if asked.gzip {
+        headers.insert(&STREAM_ENCODING, GZIP.clone());
+    }
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The last envelope of a stream: how it ended, and the trailers.
+fn end(status: Option<&Status>, trailers: &HeaderMap) -> Bytes {
+    let mut end = json!({});
+    if let Some(status) = status {
+        end["error"] = error(status);
+    }
+    if !trailers.is_empty() {
+        let values = |name: &HeaderName| {
+            let values =
+                trailers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+            Value::from(values.collect::<Vec<_>>())
+        };
+        end["metadata"] = trailers.keys().map(|name| (name.as_str().to_owned(), values(name))).collect::<Value>();
+    }
+    envelope(END_STREAM, end.to_string().as_bytes())
+}
+
+/// An error as Connect has it.
+fn error(status: &Status) -> Value {
+    let mut error = json!({ "code": in_connect(status.code()).0 });
+    if !status.message().is_empty() {
+        error["message"] = status.message().into();
+    }
+    let details = pb::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
+    if !details.is_empty() {
+        let details = details.into_iter().map(|detail| {
+            let kind = detail.type_url.rsplit('/').next().unwrap_or_default();
+            json!({ "type": kind, "value": STANDARD_NO_PAD.encode(detail.value) })
+        });
+        error["details"] = details.collect();
+    }
+    error
+}
+
+/// Trailing metadata of a unary response are headers with a prefix.
+fn add_trailers(trailers: HeaderMap, headers: &mut HeaderMap) {
+    let mut last = None;
+    for (name, value) in trailers {
+        // A name is given only with the first of its values.
+        last = name.or(last);
+        if let Some(name) = last.as_ref().and_then(|name| HeaderName::try_from(format!("{TRAILER}{name}")).ok()) {
+            headers.append(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_a_number_of_milliseconds_with_up_to_ten_digits() {
+        let read =
+            |text: &str| timeout(&HeaderValue::from_str(text).unwrap()).map_err(|status| status.message().to_owned());
+        assert_eq!(read("5000"), Ok(Duration::from_secs(5)));
+        assert_eq!(read("0"), Ok(Duration::ZERO));
+        assert_eq!(read("9999999999"), Ok(Duration::from_millis(9_999_999_999)));
+        assert_eq!(read("10000000000"), Err("parse timeout: \"10000000000\" has >10 digits".into()));
+        assert_eq!(read("-1"), Err("parse timeout: \"-1\" is negative".into()));
+        assert!(read("soon").is_err() && read("+5").is_err() && read("1.5").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! A request of the treemap in protobuf's JSON mapping, as the published server takes it.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use crate::proto::shorts::v1alpha1::{GetIndustryTreeMapRequest, ViewMode};
+
+/// Reads a request. Unknown fields are ignored, numbers may stand in quotes, and an unknown name of a view mode is the default, as the
+/// published server has it.
+pub fn read_request(bytes: &[u8]) -> Result<GetIndustryTreeMapRequest, String> {
+    if bytes.is_empty() {
+        return Err("zero-length payload is not a valid JSON object".into());
+    }
+    serde_json::from_slice::<Fields>(bytes).map(|fields| fields.0).map_err(|error| error.to_string())
+}
+
+struct Fields(GetIndustryTreeMapRequest);
+
+impl<'de> serde::Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                use serde::de::Error;
+                let mut request = GetIndustryTreeMapRequest::default();
+                let mut seen: Vec<&str> = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    let value: &RawValue = map.next_value()?;
+                    let (value, field) = (
+                        value.get(),
+                        match name.as_str() {
+                            "period" => "period",
+                            "limit" => "limit",
+                            "viewMode" | "view_mode" => "viewMode",
+                            _ => continue,
+                        },
+                    );
+                    if seen.contains(&field) {
+                        return Err(A::Error::custom(format!("duplicate field {name:?}")));
+                    }
+                    seen.push(field);
+                    if value == "null" {
+                        continue;
+                    }
+                    let invalid = || A::Error::custom(format!("invalid value for field {field}: {value}"));
+                    match field {
+                        "period" => request.period = serde_json::from_str(value).map_err(|_| invalid())?,
+                        "limit" => {
+                            let unquoted = serde_json::from_str::<String>(value);
+                            let number = unquoted.as_deref().unwrap_or(value);
+                            request.limit = integer(number).ok_or_else(invalid)?;
+                        }
+                        _ => {
+                            request.view_mode = match serde_json::from_str::<String>(value) {
+                                Ok(name) => ViewMode::from_str_name(&name).unwrap_or_default().into(),
+                                Err(_) => integer(value).ok_or_else(invalid)?,
+                            }
+                        }
+                    }
+                }
+                Ok(Fields(request))
+            }
+        }
+
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// A JSON number that is an int32: `10`, `10.0`, `1e1`, `-0`.
+fn integer(text: &str) -> Option<i32> {
+    // serde_json would take space around it.
+    if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) || text.ends_with(char::is_whitespace) {
+        return None;
+    }
+    let number: f64 = serde_json::from_str(text).ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "checked")]
+    let integer = number as i32;
+    #[expect(clippy::float_cmp, reason = "exactly an integer")]
+    (f64::from(integer) == number).then_some(integer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_read_as_the_published_server_reads_it() {
+        let read = |json: &str| read_request(json.as_bytes()).map(|read| (read.period, read.limit, read.view_mode));
+        let is = |period: &str, limit, view_mode| Ok((period.to_owned(), limit, view_mode));
+        assert_eq!(read("{}"), is("", 0, 0));
+        assert_eq!(read(r#" {"period":"3m","limit":10,"viewMode":"PERCENTAGE_CHANGE"} "#), is("3m", 10, 1));
+        assert_eq!(read(r#"{"view_mode":1.0,"other":{"limit":[1,{}]},"PERIOD":7}"#), is("", 0, 1));
+        assert_eq!(read(r#"{"period":null,"limit":null,"viewMode":null}"#), is("", 0, 0));
+        for ten in ["10", "10.0", "1e1", r#""10""#, r#""1e1""#] {
+            assert_eq!(read(&format!(r#"{{"limit":{ten}}}"#)), is("", 10, 0), "{ten}");
+        }
+        assert_eq!(read(r#"{"limit":-0}"#), is("", 0, 0));
+        for default in [r#""CURRENT_VALUE""#, r#""percentage_change""#, r#""1""#] {
+            assert_eq!(read(&format!(r#"{{"viewMode":{default}}}"#)), is("", 0, 0), "{default}");
+        }
+        for refused in [
+            "",
+            " ",
+            "null",
+            "[]",
+            r#"{"limit""#,
+            "{}{}",
+            "\u{feff}{}",
+            r#"{"period":"\ud800"}"#,
+            r#"{"limit":1,"limit":1}"#,
+            r#"{"viewMode":1,"view_mode":1}"#,
+            r#"{"limit":10.5}"#,
+            r#"{"limit":" 10"}"#,
+            r#"{"limit":""}"#,
+            r#"{"limit":true}"#,
+            r#"{"limit":2147483648}"#,
+            r#"{"period":3}"#,
+            r#"{"viewMode":true}"#,
+        ] {
+            assert!(read(refused).is_err(), "{refused}");
+        }
+        assert!(read_request(b"{\"period\":\"\xff\"}").is_err());
+    }
+}

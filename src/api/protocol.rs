@@ -1,0 +1,276 @@
+//! Which protocol a request speaks, and the way that all of them share: read the request whole, call the service, render its reply.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use super::{
+    body::Body,
+    connect, grpc,
+    in_flight::InFlight,
+    query::Query,
+    refusal::Refusal,
+    request::{COMPLETE_WITHIN, discard_in_time, read},
+    service::{Call, Codec, Failure, MethodKind, Reply, Service},
+};
+
+/// The protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC.
+    Grpc,
+    /// gRPC-Web, binary or in base64.
+    GrpcWeb {
+        /// In base64.
+        text: bool,
+    },
+    /// A unary call of Connect.
+    Connect,
+    /// A call of Connect whose messages are in envelopes.
+    ConnectStream,
+}
+
+impl Protocol {
+    /// The names in metrics.
+    pub const NAMES: [&str; 3] = ["grpc", "grpc_web", "connect"];
+
+    /// The place of its name.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Grpc => 0,
+            Self::GrpcWeb { .. } => 1,
+            Self::Connect | Self::ConnectStream => 2,
+        }
+    }
+}
+
+/// The content types that are served, in lower case and without spaces.
+static TYPES: [(&str, Protocol, Codec); 15] = [
+    ("application/grpc", Protocol::Grpc, Codec::Proto),
+    ("application/grpc+proto", Protocol::Grpc, Codec::Proto),
+    ("application/grpc+json", Protocol::Grpc, Codec::Json),
+    ("application/grpc+json; charset=utf-8", Protocol::Grpc, Codec::Json),
+    ("application/grpc-web", Protocol::GrpcWeb { text: false }, Codec::Proto),
+    ("application/grpc-web+proto", Protocol::GrpcWeb { text: false }, Codec::Proto),
+    ("application/grpc-web+json", Protocol::GrpcWeb { text: false }, Codec::Json),
+    ("application/grpc-web+json; charset=utf-8", Protocol::GrpcWeb { text: false }, Codec::Json),
+    ("application/grpc-web-text", Protocol::GrpcWeb { text: true }, Codec::Proto),
+    ("application/grpc-web-text+proto", Protocol::GrpcWeb { text: true }, Codec::Proto),
+    ("application/json", Protocol::Connect, Codec::Json),
+    ("application/json; charset=utf-8", Protocol::Connect, Codec::Json),
+    ("application/proto", Protocol::Connect, Codec::Proto),
+    ("application/connect+json", Protocol::ConnectStream, Codec::Json),
+    ("application/connect+proto", Protocol::ConnectStream, Codec::Proto),
+];
+
+/// Whether a unary or a streaming method may be called by a protocol.
+fn serves(protocol: Protocol, kind: MethodKind) -> bool {
+    match protocol {
+        Protocol::Connect => !kind.server_stream,
+        Protocol::ConnectStream => kind.server_stream,
+        Protocol::Grpc | Protocol::GrpcWeb { .. } => true,
+    }
+}
+
+/// What the rendering of a reply has to know of its request.
+#[derive(Debug)]
+pub struct Asked {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The codec.
+    pub codec: Codec,
+    /// The content type of the reply.
+    pub content_type: &'static str,
+    /// Whether the reply may be compressed with gzip.
+    pub gzip: bool,
+    /// Over HTTP/1.0 or HTTP/1.1.
+    pub http1: bool,
+    /// Present when it came by GET or HEAD.
+    pub get: Option<Get>,
+}
+
+/// A request by GET or HEAD.
+#[derive(Debug)]
+pub struct Get {
+    /// By HEAD: no body is sent.
+    pub head: bool,
+    /// The versions that the client has.
+    pub if_none_match: Option<HeaderValue>,
+}
+
+/// How the protocols behave.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The most bytes of a request message, after decompression.
+    pub request_limit: usize,
+    /// `Cache-Control` of a reply to GET.
+    pub cache_control: HeaderValue,
+}
+
+/// `Cache-Control` of a reply that a browser or a CDN may keep for `max_age`, and show for longer while it asks for a newer one or
+/// while nobody answers.
+pub fn cache_control(max_age: Option<Duration>) -> HeaderValue {
+    let keep = max_age
+        .map(|age| format!("public, max-age={}, stale-while-revalidate=600, stale-if-error=86400", age.as_secs()));
+    keep.and_then(|keep| HeaderValue::try_from(keep).ok()).unwrap_or(HeaderValue::from_static("no-store"))
+}
+
+/// A response, and how the call ended.
+#[derive(Debug)]
+pub struct Answered {
+    /// The response.
+    pub response: Response<Body>,
+    /// The code, of a unary call.
+    pub code: Code,
+    /// The protocol; `None` when the request spoke none.
+    pub protocol: Option<Protocol>,
+    /// The place among the calls, if it has one.
+    pub in_flight: Option<InFlight>,
+}
+
+impl Answered {
+    /// A response of HTTP alone.
+    fn http(response: Response<Body>, code: Code) -> Self {
+        Self { response, code, protocol: None, in_flight: None }
+    }
+}
+
+/// Serves a call of a method. `admit` gives it a place among the calls once its request is complete.
+pub async fn serve<S: Service>(
+    service: &S,
+    settings: &Settings,
+    (method, kind): (S::Method, MethodKind),
+    request: Request<Incoming>,
+    admit: impl FnOnce() -> Result<Option<InFlight>, Refusal>,
+) -> Answered {
+    let (mut parts, body) = request.into_parts();
+    let mut asked = match asked(&parts, kind) {
+        Ok(asked) => asked,
+        Err(refused) => {
+            discard_in_time(body).await;
+            return Answered::http(*refused, Code::Unimplemented);
+        }
+    };
+    let protocol = asked.protocol;
+    let (result, in_flight) = match call(settings, &mut parts, &mut asked, body).await {
+        Ok(call) => match admit() {
+            Ok(in_flight) => (run(service, method, call).await, in_flight),
+            Err(refusal) => (Err(refusal.status().into()), None),
+        },
+        Err(status) => (Err(status.into()), None),
+    };
+    let code = result.as_ref().map_or_else(|failure| failure.status.code(), |_| Code::Ok);
+    let response = match protocol {
+        Protocol::Grpc => grpc::render(&asked, result),
+        Protocol::GrpcWeb { text } => grpc::render_web(&asked, text, result),
+        Protocol::Connect => connect::render(&asked, settings, result),
+        Protocol::ConnectStream => connect::render_stream(&asked, result),
+    };
+    Answered { response, code, protocol: Some(protocol), in_flight }
+}
+
+/// Tells the protocol of a request by its method and content type; or the response that HTTP has for it.
+fn asked(parts: &Parts, kind: MethodKind) -> Result<Asked, Box<Response<Body>>> {
+    let http1 = parts.version < Version::HTTP_2;
+    let get = kind.no_side_effects && !kind.server_stream;
+    match parts.method {
+        HttpMethod::POST => {
+            let given =
+                parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let (content_type, protocol, codec) =
+                content_type(given).filter(|(_, protocol, _)| serves(*protocol, kind)).ok_or_else(unsupported)?;
+            Ok(Asked { protocol, codec, content_type, gzip: false, http1, get: None })
+        }
+        HttpMethod::GET | HttpMethod::HEAD if get => {
+            let codec = match Query(parts.uri.query()).value("encoding").as_deref() {
+                Some("json") => Codec::Json,
+                Some("proto") => Codec::Proto,
+                _ => return Err(unsupported()),
+            };
+            let content_type = if codec == Codec::Json { "application/json" } else { "application/proto" };
+            let get = Get {
+                head: parts.method == HttpMethod::HEAD,
+                if_none_match: parts.headers.get(header::IF_NONE_MATCH).cloned(),
+            };
+            Ok(Asked { protocol: Protocol::Connect, codec, content_type, gzip: false, http1, get: Some(get) })
+        }
+        _ => {
+            let allow = HeaderValue::from_static(if get { "GET, HEAD, POST" } else { "POST" });
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(header::ALLOW, allow);
+            Err(Box::new(response))
+        }
+    }
+}
+
+fn content_type(given: &str) -> Option<(&'static str, Protocol, Codec)> {
+    // Nearly all are written as they are here.
+    let found = TYPES.iter().find(|(name, ..)| *name == given).or_else(|| {
+        let without_spaces = |text: &str| text.replace(' ', "").to_ascii_lowercase();
+        let given = without_spaces(given);
+        TYPES.iter().find(|(name, ..)| without_spaces(name) == given)
+    });
+    found.copied()
+}
+
+fn unsupported() -> Box<Response<Body>> {
+    let mut types: Vec<_> = TYPES.iter().map(|(name, ..)| *name).filter(|name| !name.contains("connect+")).collect();
+    types.sort_unstable();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    if let Ok(types) = HeaderValue::from_str(&types.join(", ")) {
+        response.headers_mut().insert("accept-post", types);
+    }
+    Box::new(response)
+}
+
+/// The call that a request makes. The request is read before anything is refused.
+async fn call(settings: &Settings, parts: &mut Parts, asked: &mut Asked, body: Incoming) -> Result<Call, Status> {
+    // The deadline is read first: it bounds the reading too.
+    let head = match asked.protocol {
+        Protocol::Grpc | Protocol::GrpcWeb { .. } => grpc::head(&parts.headers),
+        Protocol::Connect | Protocol::ConnectStream => connect::head(&parts.headers, asked),
+    };
+    let deadline = head.as_ref().ok().and_then(|head| head.timeout);
+    let mut reading = pin!(read(body, settings.request_limit));
+    // Nearly all requests are here with their head: no clock is looked at for those.
+    let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        Poll::Ready(read) => read,
+        Poll::Pending => match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
+            Some(left) => timeout(left, reading).await.unwrap_or(Err(Refusal::DeadlinePassed)),
+            None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
+        },
+    };
+    let read = if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read };
+    let head = head?;
+    let body = read.map_err(Refusal::status)?;
+    asked.gzip = head.gzip_out;
+    let limit = settings.request_limit;
+    let message = match asked.protocol {
+        Protocol::Connect if asked.get.is_some() => connect::message_of_query(&Query(parts.uri.query()), asked, limit)?,
+        Protocol::Connect => connect::message(body, head.gzip_in, limit)?,
+        Protocol::GrpcWeb { text: true } => grpc::message_of_text(&body, head.gzip_in, limit)?,
+        _ => super::message::only_message(&body, head.gzip_in, limit)?,
+    };
+    let query = asked.get.is_some().then(|| parts.uri.query().unwrap_or_default().to_owned());
+    let headers = std::mem::take(&mut parts.headers);
+    Ok(Call { codec: asked.codec, message, headers, timeout: head.timeout, gzip: asked.gzip, query })
+}
+
+/// Calls the service, within the client's deadline.
+async fn run<S: Service>(service: &S, method: S::Method, call: Call) -> Result<Reply, Failure> {
+    let Some(left) = call.timeout else { return service.call(method, call).await };
+    match timeout(left, service.call(method, call)).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::DeadlinePassed.status().into()),
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading a request: what its headers say of time and compression, and its body, within bounds.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::{message::HEAD, refusal::Refusal};
+
+/// How long a request may take until it is complete.
+pub const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes of a request that is refused which are read all the same: over HTTP/1.1 a client that is still sending would see a broken
+/// pipe in place of the refusal.
+const DISCARD: usize = 1024 * 1024;
+
+/// What the headers of a request say beside its protocol.
+#[derive(Debug)]
+pub struct Head {
+    /// How long the client waits.
+    pub timeout: Option<Duration>,
+    /// Whether the request is compressed with gzip.
+    pub gzip_in: bool,
+    /// Whether the client takes gzip.
+    pub gzip_out: bool,
+}
+
+impl Head {
+    /// Reads the two headers for compression, of whatever protocol.
+    pub fn compression(
+        headers: &HeaderMap,
+        encoding: &HeaderName,
+        accept: &HeaderName,
+    ) -> Result<(bool, bool), Status> {
+        let gzip_in = match headers.get(encoding).map(HeaderValue::as_bytes) {
+            None | Some(b"" | b"identity") => false,
+            Some(b"gzip") => true,
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                let words = format!("unknown compression {other:?}: supported encodings are gzip");
+                return Err(Status::unimplemented(words));
+            }
+        };
+        let accepts = |value: &HeaderValue| value.to_str().is_ok_and(takes_gzip);
+        Ok((gzip_in, headers.get_all(accept).into_iter().any(accepts)))
+    }
+}
+
+/// Whether a list of encodings holds gzip, with a weight above 0 if it has one.
+fn takes_gzip(list: &str) -> bool {
+    list.split(',').any(|encoding| {
+        let (name, weight) = encoding.split_once(';').unwrap_or((encoding, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
+    })
+}
+
+/// The whole body of a request, in its envelope if it has one.
+pub async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    let mut first = Bytes::new();
+    loop {
+        if body.is_end_stream() {
+            break;
+        }
+        let Some(frame) = body.frame().await else { break };
+        // A client that went away sees no refusal.
+        let Ok(data) = frame.map_err(|_| Refusal::Incomplete)?.into_data() else { continue };
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+        } else {
+            if whole.is_empty() {
+                whole.extend_from_slice(&first);
+            }
+            whole.extend_from_slice(&data);
+        }
+        // Base64 needs a third more, and decompression is bounded later.
+        if first.len().max(whole.len()) > (limit + HEAD) * 3 / 2 {
+            discard(body).await;
+            return Err(Refusal::TooLarge);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// Reads what is left of a request that is refused, within bounds.
+pub async fn discard_in_time(body: Incoming) {
+    let _ = timeout(COMPLETE_WITHIN, discard(body)).await;
+}
+
+async fn discard(mut body: Incoming) {
+    let mut left = DISCARD;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };
+        left = rest;
+    }
+}
