@@ -22,7 +22,7 @@ pub mod message;
 pub mod protocol;
 mod query;
 mod refusal;
-mod request;
+pub mod request;
 pub mod service;
 pub mod services;
 mod treemap_service;

@@ -56,6 +56,7 @@ pub mod protocols {
         body::Body,
         message::Message,
         protocol::{Answered, Settings, cache_control, serve},
+        request::discard_in_time,
         service::{Call, Codec, Failure, Messages, MethodKind, Reply, Service},
     };
 }

@@ -18,7 +18,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use industry_treemap::protocols::{Body, Service, Settings, cache_control, serve};
+use industry_treemap::protocols::{Body, Service, Settings, cache_control, discard_in_time, serve};
 use prost_reflect::{DescriptorPool, DynamicMessage, prost::Message as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::net::TcpListener;
@@ -110,6 +110,8 @@ where
         let (service, settings) = (service.clone(), settings.clone());
         async move {
             let Some(method) = service.method(request.uri().path()) else {
+                // As the server does it: a client that is still sending would see a broken pipe in place of the refusal.
+                discard_in_time(request.into_body()).await;
                 let mut response = http::Response::new(Body::empty());
                 *response.status_mut() = http::StatusCode::NOT_FOUND;
                 return Ok::<_, Infallible>(response);
