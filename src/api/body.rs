@@ -6,8 +6,8 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::Stream;
-use http::HeaderMap;
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::StreamBody;
 use tonic::{Code, Status};
@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::{
     call::{Call, code_of},
     in_flight::InFlight,
+    service::MessageStream,
 };
 
 /// A body.
@@ -31,6 +32,31 @@ enum Frames {
     Whole { bytes: Bytes, trailers: Option<HeaderMap> },
     /// Frames that come one by one.
     Stream(tonic::body::Body),
+}
+
+/// A response with status 200.
+pub fn response(headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The messages of a stream as frames, then what `end` makes of how it ended: `None` when it went well.
+pub fn frames(
+    messages: MessageStream,
+    gzip: bool,
+    end: impl FnOnce(Option<Status>) -> Frame<Bytes> + Send + 'static,
+) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
+    stream::unfold(Some((messages, end)), move |state| async move {
+        let (mut messages, end) = state?;
+        match messages.next().await {
+            Some(Ok(message)) => {
+                let message = if gzip { message.gzip() } else { message };
+                Some((Ok(Frame::data(message.envelope())), Some((messages, end))))
+            }
+            ended => Some((Ok(end(ended.and_then(Result::err))), None)),
+        }
+    })
 }
 
 /// Bytes of an answer, in flight until the client has made room for them.

@@ -21,13 +21,13 @@ use tonic::Status;
 use tonic_types::pb;
 
 use super::{
-    body::Body,
+    body::{Body, frames, response},
     message::{decompress, envelope},
     protocol::{Asked, Protocol, Settings},
     query::Query,
     refusal::{Refusal, in_connect},
     request::Head,
-    service::{Codec, Failure, Messages, Reply},
+    service::{Failure, Messages, Reply},
 };
 
 static STREAM_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
@@ -144,14 +144,13 @@ fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Bo
         }
     }
     if not_modified {
-        let mut response = Response::new(Body::empty());
+        let mut response = response(headers, Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.headers_mut() = headers;
         return response;
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
     headers.insert(header::ACCEPT_ENCODING, GZIP.clone());
-    let message = if asked.gzip { message.gzip() } else { message };
+    let message = asked.compressed(message);
     if message.is_compressed() {
         headers.insert(header::CONTENT_ENCODING, GZIP.clone());
     }
@@ -162,9 +161,7 @@ fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Bo
     } else {
         body = Body::whole(bytes);
     }
-    let mut response = Response::new(body);
-    *response.headers_mut() = headers;
-    response
+    response(headers, body)
 }
 
 /// Whether a list of entity tags names one, by weak comparison (RFC 9110, 13.1.2).
@@ -202,9 +199,8 @@ fn render_failure(failure: Failure) -> Response<Body> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding, Origin"));
-    let mut response = Response::new(Body::whole(error(&status).to_string().into()));
+    let mut response = response(headers, Body::whole(error(&status).to_string().into()));
     *response.status_mut() = http;
-    *response.headers_mut() = headers;
     response
 }
 
@@ -216,32 +212,17 @@ pub fn render_stream(asked: &Asked, result: Result<Reply, Failure>) -> Response<
                 Messages::Stream(messages) => messages,
                 Messages::One(message) => stream::once(async { Ok(message) }).boxed(),
             };
-            let gzip = asked.gzip;
-            let frames = stream::unfold((Some(messages), trailers), move |(messages, trailers)| async move {
-                let mut messages = messages?;
-                match messages.next().await {
-                    Some(Ok(message)) => {
-                        let message = if gzip { message.gzip() } else { message };
-                        Some((Ok(Frame::data(message.envelope())), (Some(messages), trailers)))
-                    }
-                    Some(Err(status)) => Some((Ok(Frame::data(end(Some(&status), &trailers))), (None, trailers))),
-                    None => Some((Ok(Frame::data(end(None, &trailers))), (None, trailers))),
-                }
-            });
-            (headers, Body::stream(frames))
+            let end = move |status: Option<Status>| Frame::data(end(status.as_ref(), &trailers));
+            (headers, Body::stream(frames(messages, asked.gzip, end)))
         }
         Err(Failure { status, headers, trailers }) => (headers, Body::whole(end(Some(&status), &trailers))),
     };
-    let content_type =
-        if asked.codec == Codec::Json { "application/connect+json" } else { "application/connect+proto" };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
     headers.insert(&STREAM_ACCEPT_ENCODING, GZIP.clone());
     if asked.gzip {
         headers.insert(&STREAM_ENCODING, GZIP.clone());
     }
-    let mut response = Response::new(body);
-    *response.headers_mut() = headers;
-    response
+    response(headers, body)
 }
 
 /// The last envelope of a stream: how it ended, and the trailers.

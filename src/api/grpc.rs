@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::Frame;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tonic::Status;
 
 use super::{
-    body::Body,
-    message::{Message, envelope, only_message},
-    protocol::{Asked, Protocol},
+    body::{Body, frames, response},
+    message::{envelope, only_message},
+    protocol::Asked,
     request::Head,
     service::{Failure, Messages, Reply},
 };
@@ -83,25 +83,10 @@ fn add_status(status: &Status, headers: &mut HeaderMap) {
     }
 }
 
-fn response(asked: &Asked, headers: HeaderMap, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.headers_mut() = headers;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
-    if asked.protocol != Protocol::Grpc {
-        headers.insert(&GRPC_ACCEPT_ENCODING, GZIP.clone());
-    }
-    response
-}
-
-fn compressed(asked: &Asked, message: Message) -> Message {
-    if asked.gzip { message.gzip() } else { message }
-}
-
 /// The reply of a gRPC call.
 pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
-    match result {
-        Ok(Reply { mut headers, mut trailers, messages, .. }) => {
+    let (mut headers, body) = match result {
+        Ok(Reply { mut headers, trailers, messages, .. }) => {
             if asked.http1 {
                 // HTTP/1.1 sends only trailers that were announced.
                 headers.insert(
@@ -111,69 +96,51 @@ pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
             }
             match messages {
                 Messages::One(message) => {
-                    let message = compressed(asked, message);
-                    if message.is_compressed() {
-                        headers.insert(&GRPC_ENCODING, GZIP.clone());
-                    }
-                    trailers.insert(&GRPC_STATUS, OK.clone());
-                    response(asked, headers, Body::with_trailers(message.envelope(), trailers))
+                    let message = asked.compressed(message);
+                    name_compression(message.is_compressed(), &mut headers);
+                    (headers, Body::with_trailers(message.envelope(), ended(None, trailers)))
                 }
                 Messages::Stream(messages) => {
-                    let gzip = asked.gzip;
-                    if gzip {
-                        headers.insert(&GRPC_ENCODING, GZIP.clone());
-                    }
-                    let frames = frames(messages, gzip, move |status| {
-                        let mut trailers = trailers.clone();
-                        match status {
-                            Some(status) => add_status(&status, &mut trailers),
-                            None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),
-                        }
-                        Frame::trailers(trailers)
-                    });
-                    response(asked, headers, Body::stream(frames))
+                    name_compression(asked.gzip, &mut headers);
+                    let end = |status: Option<Status>| Frame::trailers(ended(status.as_ref(), trailers));
+                    (headers, Body::stream(frames(messages, asked.gzip, end)))
                 }
             }
         }
-        Err(failure) => {
-            let headers = failure_headers(failure);
-            response(asked, headers, Body::empty())
-        }
-    }
+        Err(failure) => (failure_headers(failure), Body::empty()),
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
+    response(headers, body)
 }
 
 /// The reply of a gRPC-Web call, whose trailers are the last envelope of its body; or its headers, where there is no message.
 pub fn render_web(asked: &Asked, text: bool, result: Result<Reply, Failure>) -> Response<Body> {
     let encode = move |bytes: Bytes| if text { BASE64.encode(&bytes).into() } else { bytes };
-    match result {
-        Ok(Reply { mut headers, mut trailers, messages, .. }) => match messages {
+    let (mut headers, body) = match result {
+        Ok(Reply { mut headers, trailers, messages, .. }) => match messages {
             Messages::One(message) => {
-                let message = compressed(asked, message);
-                if message.is_compressed() {
-                    headers.insert(&GRPC_ENCODING, GZIP.clone());
-                }
-                trailers.insert(&GRPC_STATUS, OK.clone());
-                let parts = [encode(message.envelope()), encode(trailers_envelope(&trailers))];
-                response(asked, headers, Body::whole(parts.concat().into()))
+                let message = asked.compressed(message);
+                name_compression(message.is_compressed(), &mut headers);
+                let parts = [encode(message.envelope()), encode(trailers_envelope(&ended(None, trailers)))];
+                (headers, Body::whole(parts.concat().into()))
             }
             Messages::Stream(messages) => {
-                let gzip = asked.gzip;
-                if gzip {
-                    headers.insert(&GRPC_ENCODING, GZIP.clone());
-                }
-                let frames = frames(messages, gzip, move |status| {
-                    let mut trailers = trailers.clone();
-                    match status {
-                        Some(status) => add_status(&status, &mut trailers),
-                        None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),
-                    }
-                    Frame::data(trailers_envelope(&trailers))
-                });
-                let frames = frames.map(move |frame| frame.map(|frame| frame.map_data(encode)));
-                response(asked, headers, Body::stream(frames))
+                name_compression(asked.gzip, &mut headers);
+                let end = |status: Option<Status>| Frame::data(trailers_envelope(&ended(status.as_ref(), trailers)));
+                let frames = frames(messages, asked.gzip, end);
+                (headers, Body::stream(frames.map(move |frame| frame.map(|frame| frame.map_data(encode)))))
             }
         },
-        Err(failure) => response(asked, failure_headers(failure), Body::empty()),
+        Err(failure) => (failure_headers(failure), Body::empty()),
+    };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
+    headers.insert(&GRPC_ACCEPT_ENCODING, GZIP.clone());
+    response(headers, body)
+}
+
+fn name_compression(gzip: bool, headers: &mut HeaderMap) {
+    if gzip {
+        headers.insert(&GRPC_ENCODING, GZIP.clone());
     }
 }
 
@@ -183,23 +150,13 @@ fn failure_headers(Failure { status, mut headers, trailers }: Failure) -> Header
     headers
 }
 
-/// The messages of a stream as frames, then what `end` makes of how it ended.
-fn frames(
-    messages: std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<Message, Status>> + Send>>,
-    gzip: bool,
-    end: impl Fn(Option<Status>) -> Frame<Bytes> + Send + 'static,
-) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
-    stream::unfold((Some(messages), end), move |(messages, end)| async move {
-        let mut messages = messages?;
-        match messages.next().await {
-            Some(Ok(message)) => {
-                let message = if gzip { message.gzip() } else { message };
-                Some((Ok(Frame::data(message.envelope())), (Some(messages), end)))
-            }
-            Some(Err(status)) => Some((Ok(end(Some(status))), (None, end))),
-            None => Some((Ok(end(None)), (None, end))),
-        }
-    })
+/// The trailers of a call that has ended; `None` when it went well.
+fn ended(status: Option<&Status>, mut trailers: HeaderMap) -> HeaderMap {
+    match status {
+        Some(status) => add_status(status, &mut trailers),
+        None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),
+    }
+    trailers
 }
 
 /// Trailers as gRPC-Web has them: an envelope of lines as in HTTP/1.

@@ -16,6 +16,7 @@ use super::{
     body::Body,
     connect, grpc,
     in_flight::InFlight,
+    message::Message,
     query::Query,
     refusal::Refusal,
     request::{COMPLETE_WITHIN, discard_in_time, read},
@@ -95,6 +96,13 @@ pub struct Asked {
     pub http1: bool,
     /// Present when it came by GET or HEAD.
     pub get: Option<Get>,
+}
+
+impl Asked {
+    /// A message, compressed if the reply may be.
+    pub fn compressed(&self, message: Message) -> Message {
+        if self.gzip { message.gzip() } else { message }
+    }
 }
 
 /// A request by GET or HEAD.

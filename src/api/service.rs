@@ -70,12 +70,15 @@ pub struct Reply {
     pub entity_tag: Option<HeaderValue>,
 }
 
+/// Messages that come one by one.
+pub type MessageStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+
 /// The messages of a reply.
 pub enum Messages {
     /// Of a unary method.
     One(Message),
     /// Of a method with a stream. An error ends it.
-    Stream(Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>),
+    Stream(MessageStream),
 }
 
 impl Default for Messages {
