@@ -52,12 +52,15 @@ pub use treemap::{
 
 /// The protocols, generic over the service: the conformance suite puts its own behind them.
 pub mod protocols {
-    pub use crate::api::{
-        body::Body,
-        message::Message,
-        protocol::{Answered, Settings, cache_control, serve},
-        request::discard_in_time,
-        service::{Call, Codec, Failure, Messages, MethodKind, Reply, Service},
+    pub use crate::{
+        api::{
+            body::Body,
+            message::Message,
+            protocol::{Answered, Settings, cache_control, serve},
+            request::{RequestBody, discard_in_time},
+            service::{Call, Codec, Failure, Messages, MethodKind, Reply, Service},
+        },
+        server::connection::serve_http,
     };
 }
 

@@ -4,9 +4,12 @@
 //! never speaks, and answers a deadline with CANCELLED. One connection is [`connection`]'s; the port for ops is [`admin`]'s.
 
 pub mod admin;
-mod connection;
+pub mod connection;
+mod events;
 mod gather;
 mod head_clock;
+mod http1;
+mod http2;
 pub mod workers;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};

@@ -60,7 +60,7 @@ pub fn frames(
 }
 
 /// Bytes of an answer, in flight until the client has made room for them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AnswerBytes {
     bytes: Bytes,
     _in_flight: Option<InFlight>,
@@ -113,6 +113,11 @@ impl Body {
             self.over(None);
         }
         self
+    }
+
+    /// Whether its frames exist already, and their bytes are shared: to hand them on costs no memory.
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.frames, Frames::Whole { .. })
     }
 
     fn over(&mut self, trailers: Option<&HeaderMap>) {

@@ -1,10 +1,8 @@
 //! What happens to every call before and after it is answered: routing, limits, counting, tracing.
 
 use std::{
-    convert::Infallible,
     fmt,
     future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +10,6 @@ use std::{
 };
 
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 use tonic::Code;
 use tracing::{Instrument, Span};
 
@@ -24,7 +21,7 @@ use super::{
     in_flight::{Answering, CallsInFlight, InFlight, StallClock},
     protocol::{self, Protocol, Settings},
     refusal::Refusal,
-    request::discard_in_time,
+    request::{RequestBody, discard_in_time},
     service::{MethodKind, Service as _},
     services::{Services, method_of},
     treemap_service::SERVICE_NAME,
@@ -122,28 +119,20 @@ pub struct CallsOverConnection {
     crowded: bool,
 }
 
-impl hyper::service::Service<Request<Incoming>> for CallsOverConnection {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+impl CallsOverConnection {
+    /// Answers a call.
+    pub fn answer(&self, request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let Self { calls: Calls(shared), stalls, crowded } = self.clone();
         let answering = Answering::begin(stalls.clone());
-        // Boxed once; nothing is entered for a call that is not traced.
-        if shared.traced {
+        async move {
+            let _answering = answering;
+            if !shared.traced {
+                return shared.answer(request, stalls, crowded, Span::none()).await;
+            }
             let is_treemap = shared.treemap.method(request.uri().path()).is_some();
             let method = if is_treemap { TREEMAP } else { method_of(request.uri().path()) };
             let span = telemetry::call_span(&method, request.headers());
-            Box::pin(async move {
-                let _answering = answering;
-                Ok(shared.answer(request, stalls, crowded, span.clone()).instrument(span).await)
-            })
-        } else {
-            Box::pin(async move {
-                let _answering = answering;
-                Ok(shared.answer(request, stalls, crowded, Span::none()).await)
-            })
+            shared.answer(request, stalls, crowded, span.clone()).instrument(span).await
         }
     }
 }
@@ -151,7 +140,7 @@ impl hyper::service::Service<Request<Incoming>> for CallsOverConnection {
 impl Shared {
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         stalls: Arc<StallClock>,
         crowded: bool,
         span: Span,
@@ -182,7 +171,7 @@ impl Shared {
     async fn answer_treemap(
         &self,
         method: ((), MethodKind),
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         stalls: Arc<StallClock>,
         crowded: bool,
         span: Span,
@@ -217,7 +206,7 @@ impl Shared {
         if self.stopping.load(Ordering::Relaxed) { Some("stopping".into()) } else { self.treemap.missing() }
     }
 
-    async fn health(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn health(&self, request: Request<RequestBody>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         discard_in_time(body).await;
         if !matches!(parts.method, HttpMethod::GET | HttpMethod::HEAD | HttpMethod::POST) {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -19,7 +18,7 @@ use super::{
     message::Message,
     query::Query,
     refusal::Refusal,
-    request::{COMPLETE_WITHIN, discard_in_time, read},
+    request::{COMPLETE_WITHIN, RequestBody, discard_in_time, read},
     service::{Call, Codec, Failure, MethodKind, Reply, Service},
 };
 
@@ -156,7 +155,7 @@ pub async fn serve<S: Service>(
     service: &S,
     settings: &Settings,
     (method, kind): (S::Method, MethodKind),
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     admit: impl FnOnce() -> Result<Option<InFlight>, Refusal>,
 ) -> Answered {
     let (mut parts, body) = request.into_parts();
@@ -242,7 +241,7 @@ fn unsupported() -> Box<Response<Body>> {
 }
 
 /// The call that a request makes. The request is read before anything is refused.
-async fn call(settings: &Settings, parts: &mut Parts, asked: &mut Asked, body: Incoming) -> Result<Call, Status> {
+async fn call(settings: &Settings, parts: &mut Parts, asked: &mut Asked, body: RequestBody) -> Result<Call, Status> {
     // The deadline is read first: it bounds the reading too.
     let head = match asked.protocol {
         Protocol::Grpc | Protocol::GrpcWeb { .. } => grpc::head(&parts.headers),

@@ -1,10 +1,16 @@
 //! Reading a request: what its headers say of time and compression, and its body, within bounds.
 
-use std::time::Duration;
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -17,6 +23,44 @@ pub const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of a request that is refused which are read all the same: over HTTP/1.1 a client that is still sending would see a broken
 /// pipe in place of the refusal.
 const DISCARD: usize = 1024 * 1024;
+
+/// The body of a request, over either version of HTTP.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// Over HTTP/1.1.
+    Http1(Incoming),
+    /// Over HTTP/2.
+    Http2(RecvStream),
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Http2(body) => Poll::Ready(match ready!(body.poll_data(context)).transpose()? {
+                Some(data) => {
+                    // Fails only for more than was received.
+                    let _ = body.flow_control().release_capacity(data.len());
+                    Some(Ok(Frame::data(data)))
+                }
+                None => ready!(body.poll_trailers(context))?.map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+}
 
 /// What the headers of a request say beside its protocol.
 #[derive(Debug)]
@@ -60,7 +104,7 @@ fn takes_gzip(list: &str) -> bool {
 }
 
 /// The whole body of a request, in its envelope if it has one.
-pub async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+pub async fn read(mut body: RequestBody, limit: usize) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
     loop {
@@ -88,11 +132,11 @@ pub async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
 }
 
 /// Reads what is left of a request that is refused, within bounds.
-pub async fn discard_in_time(body: Incoming) {
+pub async fn discard_in_time(body: RequestBody) {
     let _ = timeout(COMPLETE_WITHIN, discard(body)).await;
 }
 
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: RequestBody) {
     let mut left = DISCARD;
     while let Some(Ok(frame)) = body.frame().await {
         let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };

@@ -3,13 +3,12 @@
 use std::{convert::Infallible, fmt, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic_health::{ServingStatus, pb::health_server, server::HealthReporter};
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_service::Service;
 
-use super::{refusal::Refusal, treemap_service};
+use super::{refusal::Refusal, request::RequestBody, treemap_service};
 use crate::{metrics::Method, proto};
 
 const CHECK: Method = method("unary", health_server::SERVICE_NAME, "Check");
@@ -48,7 +47,7 @@ impl Health {
 
 /// Answers calls of health and reflection, and refuses those of unknown methods.
 #[derive(Clone)]
-pub struct Services(Arc<dyn Fn(Request<Incoming>) -> PendingResponse + Send + Sync>);
+pub struct Services(Arc<dyn Fn(Request<RequestBody>) -> PendingResponse + Send + Sync>);
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +65,7 @@ impl Services {
         // tonic's reporter begins with "" as serving: a probe would find us ready before any data is.
         reporter.set(ServingStatus::NotServing).await;
         let (newer, older) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-        let answer = move |request: Request<Incoming>| match method_of(request.uri().path()).grpc_service {
+        let answer = move |request: Request<RequestBody>| match method_of(request.uri().path()).grpc_service {
             health_server::SERVICE_NAME => respond(health.clone(), request),
             v1::server_reflection_server::SERVICE_NAME => respond(newer.clone(), request),
             v1alpha::server_reflection_server::SERVICE_NAME => respond(older.clone(), request),
@@ -76,7 +75,7 @@ impl Services {
     }
 
     /// Answers a call.
-    pub fn answer(&self, request: Request<Incoming>) -> PendingResponse {
+    pub fn answer(&self, request: Request<RequestBody>) -> PendingResponse {
         (self.0)(request)
     }
 }
@@ -90,9 +89,9 @@ pub fn method_of(path: &str) -> Method {
     [CHECK, LIST, WATCH, REFLECT, REFLECT_V1ALPHA].into_iter().find(named).unwrap_or(Method::UNKNOWN)
 }
 
-fn respond<S>(mut service: S, request: Request<Incoming>) -> PendingResponse
+fn respond<S>(mut service: S, request: Request<RequestBody>) -> PendingResponse
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<RequestBody>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     let response = service.call(request);

@@ -4,18 +4,14 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use hyper::rt::Executor;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use futures_util::StreamExt;
+use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -23,29 +19,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{gather::Gathered, head_clock::HeadClock};
+use super::{
+    events::{Event, Events, Keepalive, after},
+    gather::Gathered,
+    head_clock::HeadClock,
+    http1,
+    http2::Http2,
+};
 use crate::{
-    api::{calls::Calls, in_flight::StallClock},
+    api::{body::Body, calls::Calls, in_flight::StallClock, request::RequestBody},
     metrics::{Closed, Metrics},
     tls::listener::Tls,
 };
 
 /// How long the TLS handshake may take, and after it the first bytes: the preface of HTTP/2, or as many of a request.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
-/// The length of that preface. The shortest request of HTTP/1.1 is longer.
-const PREFACE: u64 = 24;
-/// How long a connection over HTTP/1.1 may be idle between two requests.
-const IDLE: Duration = Duration::from_secs(75);
-/// A silent connection over HTTP/2 is sent a PING this often, and has this long to answer it.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// Calls at a time over one connection.
-const STREAMS: u32 = 100;
-/// Bytes of the headers of a call; ours are some 300.
-const HEADERS: u32 = 8 * 1024;
-/// Bytes of the head of a request over HTTP/1.1: what hyper reads at the least.
-const HTTP1_HEAD: usize = 8 * 1024;
-/// Bytes that wait per call until the client takes them; the longest answer is some 80 KB.
-const UNSENT: usize = 64 * 1024;
 /// A call that is not over after one to two of these holds up its connection, which is closed: its client neither finishes the
 /// request nor takes the answer.
 const STALLED: Duration = Duration::from_secs(20);
@@ -55,6 +43,45 @@ const CROWDED_AGE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the client may take for the last frames of a connection that has ended.
 const LAST_FRAMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a version of HTTP does with a connection.
+pub trait Http {
+    /// Reads, answers and writes, until the connection is over.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Takes no more calls, and ends with the last of those that it has.
+    fn graceful_shutdown(&mut self);
+
+    /// Asks the client for a sign of life, where the protocol can.
+    fn ping(&mut self);
+}
+
+/// Serves a connection without the limits of [`Client::serve`]: for the conformance suite, which checks the protocols.
+pub async fn serve_http<A, F>(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, answer: A)
+where
+    A: Fn(Request<RequestBody>) -> F + Unpin,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let io = Gathered::new(io);
+    match io.is_http2().await {
+        Ok(true) => {
+            if let Ok(http) = Http2::new(io.clone(), answer).await {
+                serve_to_end(http, io).await;
+            }
+        }
+        Ok(false) => serve_to_end(http1::serve(io.clone(), answer), io).await,
+        Err(_) => {}
+    }
+}
+
+async fn serve_to_end(mut http: impl Http, io: Gathered<impl AsyncRead + AsyncWrite + Unpin>) {
+    poll_fn(|context| {
+        let polled = http.poll(context);
+        let drained = io.poll_drain(context);
+        if polled.is_ready() { drained.map(drop) } else { Poll::Pending }
+    })
+    .await;
+}
 
 /// A place among the connections.
 #[derive(Debug)]
@@ -122,26 +149,55 @@ impl Client {
     /// Serves HTTP/1.1 or HTTP/2, as the client speaks, until either side ends it; gives the reason.
     async fn serve_http(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Closed {
         let io = Gathered::new(io);
+        let mut stop = self.stop.clone();
+        let http2 = tokio::select! {
+            http2 = timeout(FIRST_REQUEST_WITHIN, io.is_http2()) => http2,
+            _ = stop.wait_for(|stop| *stop) => return Closed::Stopped,
+        };
         let stalls = Arc::new(StallClock::default());
-        let service = self.calls.over_connection(stalls.clone(), self.place.crowded);
-        let http = builder();
-        let mut http = pin!(http.serve_connection(TokioIo::new(io.clone()), service));
+        let calls = self.calls.over_connection(stalls.clone(), self.place.crowded);
+        match http2 {
+            Err(_) => Closed::Silent,
+            Ok(Err(_)) => Closed::Client,
+            Ok(Ok(false)) => {
+                let http = http1::serve(io.clone(), move |request| calls.answer(request));
+                self.serve_calls(http, &io, &stalls).await
+            }
+            Ok(Ok(true)) => match Http2::new(io.clone(), move |request| calls.answer(request)).await {
+                Ok(http) => self.serve_calls(http, &io, &stalls).await,
+                Err(_) => Closed::Client,
+            },
+        }
+    }
+
+    /// Serves the calls of a connection.
+    async fn serve_calls(
+        self,
+        mut http: impl Http,
+        io: &Gathered<impl AsyncRead + AsyncWrite + Unpin>,
+        stalls: &StallClock,
+    ) -> Closed {
         let mut head = HeadClock::default();
         let mut head_due = pin!(sleep(Duration::MAX));
         let mut events = self.events();
+        // HTTP/1.1 has no such question; a limit on its pauses does the same.
+        if io.received().http2 {
+            events.push(after(Keepalive::BEGIN, Event::Keepalive));
+        }
         let mut written_before = None;
+        let mut keepalive = Keepalive::default();
         // Why we are closing it, once we are.
         let mut closing: Option<Closed> = None;
         loop {
             let next = poll_fn(|context| {
-                if http.as_mut().poll(context).is_ready() {
+                if http.poll(context).is_ready() {
                     return Poll::Ready(Next::Ended);
                 }
                 // What was gathered goes out once nothing more can be done.
                 if let Poll::Ready(Err(_)) = io.poll_drain(context) {
                     return Poll::Ready(Next::Ended);
                 }
-                if let Some(due) = head.due(io.received(), &stalls) {
+                if let Some(due) = head.due(io.received(), stalls) {
                     if head_due.deadline() != due {
                         head_due.as_mut().reset(due);
                     }
@@ -161,9 +217,6 @@ impl Client {
                     return closing.unwrap_or(Closed::Client);
                 }
                 Next::HeadIsLate => return Closed::Silent,
-                Next::Event(Event::FirstRequestDue) if io.received().bytes < PREFACE => return Closed::Silent,
-                // hyper would wait for a preface that may never come.
-                Next::Event(Event::Stop) if io.received().bytes < PREFACE => return Closed::Stopped,
                 Next::Event(event @ (Event::Stop | Event::TooOld)) if closing.is_none() => {
                     closing = Some(match event {
                         Event::Stop => Closed::Stopped,
@@ -173,7 +226,7 @@ impl Client {
                     if closing != Some(Closed::Stopped) {
                         events.push(after(GRACE, Event::GraceOver));
                     }
-                    http.as_mut().graceful_shutdown();
+                    http.graceful_shutdown();
                 }
                 Next::Event(Event::GraceOver) => return Closed::Stalled,
                 Next::Event(Event::Round) => {
@@ -185,12 +238,21 @@ impl Client {
                     }
                     events.push(after(STALLED, Event::Round));
                 }
-                Next::Event(Event::FirstRequestDue | Event::Stop | Event::TooOld) => {}
+                Next::Event(Event::Keepalive) => match keepalive.next(io.received().bytes) {
+                    Some(wait) => {
+                        if keepalive.asked {
+                            http.ping();
+                        }
+                        events.push(after(wait, Event::Keepalive));
+                    }
+                    None => return Closed::Silent,
+                },
+                Next::Event(Event::Stop | Event::TooOld) => {}
             }
         }
     }
 
-    /// What happens to the connection from outside. Only what has happened is polled: a call costs none of it.
+    /// What happens to the connection from outside.
     fn events(&self) -> Events {
         // Connections that were opened together, after a restart say, must not all be closed together.
         let age = self.age.map(|age| age.mul_f64(0.9 + fastrand::f64() / 5.0));
@@ -202,7 +264,6 @@ impl Client {
             let _ = stop.wait_for(|stop| *stop).await;
             Event::Stop
         }));
-        events.push(after(FIRST_REQUEST_WITHIN, Event::FirstRequestDue));
         events.push(after(STALLED, Event::Round));
         if let Some(age) = age {
             events.push(after(age, Event::TooOld));
@@ -211,23 +272,6 @@ impl Client {
     }
 }
 
-/// What may happen to a connection from outside.
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    /// The server stops.
-    Stop,
-    /// The connection is too old.
-    TooOld,
-    /// The first bytes should be here.
-    FirstRequestDue,
-    /// It is time to see whether calls end.
-    Round,
-    /// A connection that was told to go should be gone.
-    GraceOver,
-}
-
-type Events = FuturesUnordered<Pin<Box<dyn Future<Output = Event> + Send>>>;
-
 /// What ends a wait.
 enum Next {
     /// The connection has ended.
@@ -235,42 +279,6 @@ enum Next {
     /// The head of a request takes too long.
     HeadIsLate,
     Event(Event),
-}
-
-fn after(time: Duration, event: Event) -> Pin<Box<dyn Future<Output = Event> + Send>> {
-    Box::pin(async move {
-        sleep(time).await;
-        event
-    })
-}
-
-/// The limits of both versions of HTTP.
-fn builder() -> auto::Builder<InPlace> {
-    let mut http = auto::Builder::new(InPlace);
-    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(HTTP1_HEAD);
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADERS)
-        .max_send_buf_size(UNSENT)
-        .auto_date_header(false);
-    http
-}
-
-/// Runs a call where it arrives: nearly all are answered without waiting. One that waits becomes a task of its own.
-#[derive(Debug, Clone, Copy)]
-struct InPlace;
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for InPlace {
-    fn execute(&self, call: F) {
-        let mut call = Box::pin(call);
-        // Its task polls it again, with a waker.
-        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::spawn(call);
-        }
-    }
 }
 
 /// Counts a connection for as long as it is open, also when its task is aborted.

@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
@@ -47,6 +48,8 @@ struct Inner<I> {
     /// This connection's share of `WAITING`.
     waiting: usize,
     received: Received,
+    /// What was read to tell the version of HTTP, and not handed on yet.
+    unread: Vec<u8>,
 }
 
 /// What has been read so far.
@@ -58,6 +61,9 @@ pub struct Received {
     pub http2: bool,
 }
 
+/// The first bytes of a client that speaks HTTP/2.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 impl<I> Clone for Gathered<I> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -68,7 +74,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Gathered<I> {
     /// Gathers the writes of `io`.
     pub fn new(io: I) -> Self {
         let received = Received { bytes: 0, http2: false };
-        Self(Arc::new(Mutex::new(Inner { io, buffer: Vec::new(), written: 0, total: 0, waiting: 0, received })))
+        Self(Arc::new(Mutex::new(Inner {
+            io,
+            buffer: Vec::new(),
+            written: 0,
+            total: 0,
+            waiting: 0,
+            received,
+            unread: Vec::new(),
+        })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<I>> {
@@ -78,6 +92,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Gathered<I> {
     /// Writes what is gathered to the socket, as far as that takes it. Pending while some is left.
     pub fn poll_drain(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner().poll_drain(context)
+    }
+
+    /// Reads until the version of HTTP is certain: whether it is HTTP/2.
+    pub async fn is_http2(&self) -> io::Result<bool> {
+        poll_fn(|context| self.inner().poll_is_http2(context)).await
     }
 
     /// What has been read so far.
@@ -93,6 +112,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Gathered<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Inner<I> {
+    fn poll_is_http2(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while self.unread.len() < PREFACE.len() && PREFACE.starts_with(&self.unread) {
+            let mut bytes = [0; PREFACE.len()];
+            let mut buffer = ReadBuf::new(&mut bytes[self.unread.len()..]);
+            ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.unread.extend_from_slice(buffer.filled());
+        }
+        self.received = Received { bytes: self.unread.len() as u64, http2: self.unread == PREFACE };
+        Poll::Ready(Ok(self.received.http2))
+    }
+
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.poll_write_out(context);
         self.waits(self.buffer.len() - self.written);
@@ -157,13 +190,15 @@ fn give_back(buffer: Vec<u8>) {
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<I> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
+        if !inner.unread.is_empty() {
+            let now = inner.unread.len().min(buffer.remaining());
+            buffer.put_slice(&inner.unread[..now]);
+            inner.unread.drain(..now);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut inner.io).poll_read(context, buffer);
-        let read = &buffer.filled()[before..];
-        if inner.received.bytes == 0 && !read.is_empty() {
-            inner.received.http2 = read.starts_with(b"PRI");
-        }
-        inner.received.bytes += read.len() as u64;
+        inner.received.bytes += (buffer.filled().len() - before) as u64;
         polled
     }
 }

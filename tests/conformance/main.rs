@@ -6,19 +6,13 @@
 mod service;
 
 use std::{
-    convert::Infallible,
     env,
     io::{self, Read, Write},
     process::{Command, ExitCode},
     sync::Arc,
 };
 
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use industry_treemap::protocols::{Body, Service, Settings, cache_control, discard_in_time, serve};
+use industry_treemap::protocols::{Body, Service, Settings, cache_control, discard_in_time, serve, serve_http};
 use prost_reflect::{DescriptorPool, DynamicMessage, prost::Message as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::net::TcpListener;
@@ -106,7 +100,7 @@ async fn serve_connection<I>(service: Conformance, settings: Arc<Settings>, stre
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+    serve_http(stream, move |request| {
         let (service, settings) = (service.clone(), settings.clone());
         async move {
             let Some(method) = service.method(request.uri().path()) else {
@@ -114,12 +108,12 @@ where
                 discard_in_time(request.into_body()).await;
                 let mut response = http::Response::new(Body::empty());
                 *response.status_mut() = http::StatusCode::NOT_FOUND;
-                return Ok::<_, Infallible>(response);
+                return response;
             };
-            Ok(serve(&service, &settings, method, request, || Ok(None)).await.response)
+            serve(&service, &settings, method, request, || Ok(None)).await.response
         }
-    });
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
+    })
+    .await;
 }
 
 fn acceptor(cert: &[u8], key: &[u8]) -> TlsAcceptor {
