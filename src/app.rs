@@ -28,6 +28,7 @@ use crate::{
     server::{
         Server,
         admin::{self, Admin},
+        descriptors::connections_that_fit,
         workers::Workers,
     },
     treemap::read_model::ReadModel,
@@ -58,7 +59,8 @@ impl App {
     /// Binds the addresses. The database is not needed yet. With `traced`, calls have spans.
     ///
     /// Fails when an address cannot be bound.
-    pub async fn build(config: Config, traced: bool) -> anyhow::Result<Self> {
+    pub async fn build(mut config: Config, traced: bool) -> anyhow::Result<Self> {
+        config.server.limits.connections = connections_that_fit(config.server.limits.connections);
         let listener = bind(config.server.listen_addr, "TREEMAP_LISTEN_ADDR").await?;
         let admin = match config.server.admin_addr {
             Some(wanted) => Some(bind(wanted, "TREEMAP_ADMIN_ADDR").await?),
@@ -74,7 +76,7 @@ impl App {
         let Config { server, data } = self.config;
         let ServerConfig { tls, limits, calls, origins, cache_max_age, drain_delay, .. } = server;
         let (metrics, read_model) = (Arc::new(Metrics::default()), Arc::new(ReadModel::default()));
-        let (health, services) = Services::new().await?;
+        let (health, services) = Services::new(REQUEST).await?;
         let treemap = Treemap::new(read_model.clone());
         let settings = Settings { request_limit: REQUEST, cache_control: cache_control(cache_max_age) };
         let calls = Calls::new(treemap, services, (settings, origins), calls, self.traced, metrics.clone());

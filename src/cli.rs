@@ -47,11 +47,13 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         let serves = matches!(self.command, Command::Serve(_));
         let mut logs_json = false;
-        let ran = match Telemetry::start(&self.log, self.log_format) {
-            Ok(telemetry) => {
-                logs_json = telemetry.logs_json();
-                let ran = self.command.run(&telemetry).await;
-                telemetry.end();
+        let mut telemetry = None;
+        let ran = match Telemetry::start(&self.log, self.log_format, serves) {
+            Ok(started) => {
+                logs_json = started.logs_json();
+                let ran = self.command.run(&started).await;
+                started.end();
+                telemetry = Some(started);
                 ran
             }
             Err(error) => Err(error),
@@ -60,6 +62,8 @@ impl Cli {
             if serves && logs_json {
                 tracing::error!("{error:#}");
             } else {
+                // What was logged before it comes first.
+                drop(telemetry);
                 eprintln!("error: {error:#}");
             }
             ExitCode::FAILURE
@@ -70,7 +74,7 @@ impl Cli {
 impl Command {
     async fn run(self, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Serve(command) => command.run(telemetry.is_tracing()).await,
+            Self::Serve(command) => command.run(telemetry).await,
             Self::Migrate(command) => command.run().await,
             Self::Load(command) => command.run().await,
             Self::Refresh(command) => command.run().await,

@@ -96,7 +96,7 @@ impl ServeArgs {
         let database = problems.note(self.database.read());
         let listen_database = problems.note(self.listen_database.read());
         let server = self.server.read(problems);
-        let poll_interval = problems.note(duration("TREEMAP_POLL_INTERVAL", &self.poll_interval));
+        let poll_interval = problems.note(interval("TREEMAP_POLL_INTERVAL", &self.poll_interval));
         let tolerance = self.tolerance.read(problems);
         let clock = self.schedule.read(problems);
         let sources = self.sources.read(problems);
@@ -117,15 +117,27 @@ fn unless_off(text: &str) -> Option<&str> {
     (!text.trim().eq_ignore_ascii_case("off")).then_some(text)
 }
 
-/// A positive duration in words: `90s`, `26h`, `14d`. A day has 24 hours.
+/// The shortest and the longest duration of a setting: a loop with a shorter one has no pause, and a longer one overflows a clock.
+const DURATIONS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3650 * 24 * 3600));
+
+/// A duration in words: `90s`, `26h`, `14d`. A day has 24 hours.
 fn duration(setting: &str, text: &str) -> Result<Duration, String> {
     text.trim()
         .parse::<Span>()
         .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| format!("{setting} is {text:?}; expected a duration, as 90s, 26h or 14d"))
+        .filter(|duration| (DURATIONS.0..=DURATIONS.1).contains(duration))
+        .ok_or_else(|| format!("{setting} is {text:?}; expected a duration from 1ms to 3650d, as 90s, 26h or 14d"))
+}
+
+/// The same for an interval: a loop that runs more often than every 100 ms only keeps Postgres busy.
+fn interval(setting: &str, text: &str) -> Result<Duration, String> {
+    let interval = duration(setting, text)?;
+    if interval < Duration::from_millis(100) {
+        return Err(format!("{setting} is {text:?}; expected an interval of at least 100ms"));
+    }
+    Ok(interval)
 }
 
 #[cfg(test)]
@@ -137,7 +149,7 @@ mod tests {
         assert_eq!(duration("X", "26h").unwrap(), Duration::from_secs(26 * 3600));
         assert_eq!(duration("X", " 14d ").unwrap(), Duration::from_secs(14 * 86400));
         assert_eq!(duration("X", "500ms").unwrap(), Duration::from_millis(500));
-        for nonsense in ["", "0s", "-1h", "soon", "26", "1y"] {
+        for nonsense in ["", "0s", "-1h", "soon", "26", "1y", "1ns", "999us", "3651d"] {
             assert!(duration("X", nonsense).unwrap_err().starts_with("X is "), "{nonsense}");
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod connection;
+pub mod descriptors;
 mod events;
 mod gather;
 mod head_clock;

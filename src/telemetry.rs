@@ -3,7 +3,7 @@
 //! Logs go to standard error, for people on a terminal and as JSON otherwise. Traces are sent when one of the standard variables
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; nothing of it is started otherwise.
 
-use std::{env, io::IsTerminal};
+use std::{convert::Infallible, env, io::IsTerminal, time::Duration};
 
 use anyhow::Context as _;
 use http::HeaderMap;
@@ -14,10 +14,12 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tonic::Code;
-use tracing::{Span, field::Empty};
+use tracing::{Span, field::Empty, level_filters::LevelFilter};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::filter_fn, fmt::writer::BoxMakeWriter, layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 use crate::metrics::Method;
@@ -41,26 +43,46 @@ pub enum LogFormat {
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     logs_json: bool,
+    log: Option<LogThread>,
 }
 
+/// The thread that writes the log of a server. Whoever reads standard error may stop reading: lines that do not fit the queue are
+/// dropped then, and counted; the server does not wait for them.
+#[derive(Debug)]
+struct LogThread {
+    dropped: ErrorCounter,
+    /// Dropped, it writes what is queued, for at most a second.
+    _guard: WorkerGuard,
+}
+
+/// Lines of the log that may wait to be written.
+const LOG_LINES: usize = 4096;
+/// How often lines that were dropped are told of.
+const TELL_DROPPED: Duration = Duration::from_secs(10);
+
 impl Telemetry {
-    /// Starts logging, and tracing when the environment asks for it.
+    /// Starts logging; for a server (`serves`) on a thread of its own, and with tracing when the environment asks for it.
     ///
     /// Fails when a filter or a variable cannot be used.
-    pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_new(filter)
-            .map_err(|error| anyhow::anyhow!("TREEMAP_LOG is {filter:?}: {error}; expected a level, as info"))?;
-        // The pool's own line for a broken connection says less than ours, a second time.
-        let filter = filter.add_directive("deadpool.postgres=off".parse()?);
+    pub fn start(filter: &str, format: LogFormat, serves: bool) -> anyhow::Result<Self> {
+        let filter = log_filter(filter)?;
         let terminal = std::io::stderr().is_terminal();
-        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-        let logs_json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
-        let log = if logs_json {
-            log.json().flatten_event(true).with_current_span(false).boxed()
+        let (writer, log) = if serves {
+            let (writer, guard) =
+                NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
+            let log = LogThread { dropped: writer.error_counter(), _guard: guard };
+            (BoxMakeWriter::new(writer), Some(log))
         } else {
-            log.with_ansi(terminal).boxed()
+            (BoxMakeWriter::new(std::io::stderr), None)
         };
-        let traces = exporter()?;
+        let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+        let logs_json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
+        let lines = if logs_json {
+            lines.json().flatten_event(true).with_current_span(false).boxed()
+        } else {
+            lines.with_ansi(terminal).boxed()
+        };
+        let traces = if serves { exporter()? } else { None };
         let spans = traces.as_ref().map(|traces| {
             tracing_opentelemetry::layer()
                 .with_tracer(traces.tracer("treemap"))
@@ -68,8 +90,25 @@ impl Telemetry {
                 .with_threads(false)
                 .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TRACED))
         });
-        Registry::default().with(log.with_filter(filter)).with(spans).init();
-        Ok(Self { traces, logs_json })
+        Registry::default().with(lines.with_filter(filter)).with(spans).init();
+        Ok(Self { traces, logs_json, log })
+    }
+
+    /// Tells of lines that were dropped, for ever.
+    pub async fn tell_dropped(&self) -> Infallible {
+        let Some(log) = &self.log else { return std::future::pending().await };
+        let mut told = 0;
+        loop {
+            tokio::time::sleep(TELL_DROPPED).await;
+            let dropped = log.dropped.dropped_lines();
+            if dropped > told {
+                tracing::warn!(
+                    "{} lines of the log were dropped: whoever reads standard error was too slow",
+                    dropped - told
+                );
+                told = dropped;
+            }
+        }
     }
 
     /// Whether each line of the log is a JSON object.
@@ -83,13 +122,34 @@ impl Telemetry {
     }
 
     /// Sends what has not been sent yet.
-    pub fn end(self) {
-        if let Some(traces) = self.traces
-            && let Err(error) = traces.shutdown_with_timeout(std::time::Duration::from_secs(2))
+    pub fn end(&self) {
+        if let Some(traces) = &self.traces
+            && let Err(error) = traces.shutdown_with_timeout(Duration::from_secs(2))
         {
             tracing::warn!("the last traces may be lost: {error}");
         }
     }
+}
+
+fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let refused = |why: &str| {
+        anyhow::anyhow!(
+            "TREEMAP_LOG is {text:?}: {why}; expected off, error, warn, info, debug or trace, or target=level"
+        )
+    };
+    // A word alone would be taken for a target, and nothing would be logged.
+    let level = |word: &str| word.is_empty() || word.contains(['=', '[']) || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = text.split(',').map(str::trim).find(|word| !level(word)) {
+        return Err(refused(&format!("{word:?} is no level")));
+    }
+    let mut filter = EnvFilter::try_new(text).map_err(|error| refused(&error.to_string()))?;
+    // The pool's own line for a broken connection says less than ours, a second time. h2 warns of what any client can do, each time.
+    for (target, directive) in [("deadpool", "deadpool.postgres=off"), ("h2", "h2=error"), ("rustls", "rustls=error")] {
+        if !text.contains(target) {
+            filter = filter.add_directive(directive.parse()?);
+        }
+    }
+    Ok(filter)
 }
 
 fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {

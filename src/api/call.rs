@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tracing::Span;
 
-use super::in_flight::InFlight;
+use super::in_flight::{InFlight, OpenStream};
 use crate::{metrics::MethodMetrics, telemetry};
 
 /// The gRPC code in headers or trailers, if it is there.
@@ -24,18 +24,24 @@ pub struct Call {
     code: Code,
     span: Span,
     in_flight: Option<InFlight>,
+    stream: Option<OpenStream>,
 }
 
 impl Call {
     /// A call has arrived.
     pub fn begin(counts: Arc<MethodMetrics>, span: Span) -> Self {
         counts.started();
-        Self { counts, began: Instant::now(), code: Code::Cancelled, span, in_flight: None }
+        Self { counts, began: Instant::now(), code: Code::Cancelled, span, in_flight: None, stream: None }
     }
 
     /// It has a place among the calls, until its answer is taken.
     pub fn holds(&mut self, in_flight: Option<InFlight>) {
         self.in_flight = in_flight;
+    }
+
+    /// It is a stream of health or reflection, one of a few.
+    pub fn holds_stream(&mut self, stream: OpenStream) {
+        self.stream = Some(stream);
     }
 
     /// The protocol that it came by.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
+use tokio::time::timeout;
 use tonic::Code;
 use tracing::{Instrument, Span};
 
@@ -18,10 +19,10 @@ use super::{
     body::Body,
     call::{Call, code_of},
     cors,
-    in_flight::{Answering, CallsInFlight, InFlight, StallClock},
+    in_flight::{Answering, CallsInFlight, InFlight, OpenStream, StallClock},
     protocol::{self, Protocol, Settings},
     refusal::Refusal,
-    request::{RequestBody, discard_in_time},
+    request::{COMPLETE_WITHIN, RequestBody, discard_in_time},
     service::{MethodKind, Service as _},
     services::{Services, method_of},
     treemap_service::SERVICE_NAME,
@@ -153,7 +154,7 @@ impl Shared {
             return self.health(request).await;
         }
         let method = method_of(path);
-        let call = Call::begin(Arc::new(self.metrics.method(&method)), span);
+        let mut call = Call::begin(Arc::new(self.metrics.method(&method)), span);
         let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
             let kind = kind.as_bytes();
             kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
@@ -163,7 +164,15 @@ impl Shared {
             return plain(StatusCode::NOT_FOUND, "404 page not found\n")
                 .map(|body| body.ends(call, Code::Unimplemented));
         }
-        let response = self.services.answer(request).await;
+        if method.grpc_type != "unary" {
+            let Some(stream) = OpenStream::begin(self.in_flight.clone(), stalls) else {
+                return refused(Refusal::TooManyStreams).map(|body| body.ends(call, Code::ResourceExhausted));
+            };
+            call.holds_stream(stream);
+        }
+        let Ok(response) = timeout(COMPLETE_WITHIN, self.services.answer(request)).await else {
+            return refused(Refusal::Incomplete).map(|body| body.ends(call, Code::DeadlineExceeded));
+        };
         let code = code_of(response.headers()).unwrap_or(Code::Unknown);
         response.map(|body| Body::tonic(body).ends(call, code))
     }
@@ -220,6 +229,11 @@ impl Shared {
         };
         if parts.method == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
     }
+}
+
+/// A refusal over gRPC.
+fn refused(refusal: Refusal) -> Response<Body> {
+    refusal.status().into_http::<tonic::body::Body>().map(Body::tonic)
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Body> {

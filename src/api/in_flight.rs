@@ -6,14 +6,47 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+/// Streams of health and reflection over one connection. A client needs one of each.
+const STREAMS_PER_CONNECTION: usize = 8;
+/// The same over all connections; each takes some 8 KB.
+const STREAMS: usize = 1000;
+
 /// The calls that are being answered, over all connections.
 #[derive(Debug, Default)]
-pub struct CallsInFlight(AtomicUsize);
+pub struct CallsInFlight {
+    calls: AtomicUsize,
+    streams: AtomicUsize,
+}
 
 impl CallsInFlight {
-    /// How many there are.
+    /// How many calls of the treemap there are.
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+/// An open stream of health or reflection.
+#[derive(Debug)]
+pub struct OpenStream {
+    calls: Arc<CallsInFlight>,
+    connection: Arc<StallClock>,
+}
+
+impl OpenStream {
+    /// One more; `None` when the connection, or the server, has as many as it may.
+    pub fn begin(calls: Arc<CallsInFlight>, connection: Arc<StallClock>) -> Option<Self> {
+        let here = connection.streams.fetch_add(1, Ordering::Relaxed);
+        let in_all = calls.streams.fetch_add(1, Ordering::Relaxed);
+        // Dropped, it counts itself out again.
+        let stream = Self { calls, connection };
+        (here < STREAMS_PER_CONNECTION && in_all < STREAMS).then_some(stream)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.calls.streams.fetch_sub(1, Ordering::Relaxed);
+        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -29,7 +62,7 @@ pub struct InFlight {
 impl InFlight {
     /// One more.
     pub fn begin(calls: Arc<CallsInFlight>, stalls: Arc<StallClock>) -> Self {
-        let (others, round) = (calls.0.fetch_add(1, Ordering::Relaxed), stalls.begin());
+        let (others, round) = (calls.calls.fetch_add(1, Ordering::Relaxed), stalls.begin());
         Self { others, calls, stalls, round }
     }
 
@@ -41,7 +74,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.calls.0.fetch_sub(1, Ordering::Relaxed);
+        self.calls.calls.fetch_sub(1, Ordering::Relaxed);
         self.stalls.end(self.round);
     }
 }
@@ -54,6 +87,8 @@ pub struct StallClock {
     /// Requests of any method, and of these the ones that are being answered.
     requests: AtomicUsize,
     answering: AtomicUsize,
+    /// Open streams of health and reflection.
+    streams: AtomicUsize,
 }
 
 impl StallClock {

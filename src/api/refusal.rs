@@ -19,6 +19,8 @@ pub enum Refusal {
     TooManyCalls,
     /// This replica has all the connections that it takes.
     TooManyConnections,
+    /// The connection, or this replica, has all the streams of health and reflection that it takes.
+    TooManyStreams,
     /// The client's deadline passed first.
     DeadlinePassed,
     /// There is no such service or method.
@@ -55,6 +57,9 @@ impl Refusal {
             }
             Self::TooManyConnections => {
                 (Code::ResourceExhausted, "this replica serves all the connections that it can", retry(FREE_SOON))
+            }
+            Self::TooManyStreams => {
+                (Code::ResourceExhausted, "too many streams of health and reflection are open", retry(FREE_SOON))
             }
             Self::DeadlinePassed => {
                 (Code::DeadlineExceeded, "the deadline passed before the treemap could be answered", none())
@@ -107,6 +112,7 @@ mod tests {
             (Refusal::NotLoaded, Code::Unavailable, "unavailable", 503, true),
             (Refusal::TooManyCalls, Code::ResourceExhausted, "resource_exhausted", 429, true),
             (Refusal::TooManyConnections, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::TooManyStreams, Code::ResourceExhausted, "resource_exhausted", 429, true),
             (Refusal::DeadlinePassed, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
             (Refusal::UnknownMethod, Code::Unimplemented, "unimplemented", 501, false),
             (Refusal::TooLarge, Code::ResourceExhausted, "resource_exhausted", 429, false),

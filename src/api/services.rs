@@ -56,15 +56,18 @@ impl fmt::Debug for Services {
 }
 
 impl Services {
-    /// Health, which reports that it is not serving yet, and reflection.
+    /// Health, which reports that it is not serving yet, and reflection. A message of a request has at most `request_limit` bytes.
     ///
     /// Fails when the descriptors that were built in cannot be decoded.
-    pub async fn new() -> anyhow::Result<(Health, Self)> {
+    pub async fn new(request_limit: usize) -> anyhow::Result<(Health, Self)> {
         let (reporter, health) = tonic_health::server::health_reporter();
+        let health = health.max_decoding_message_size(request_limit);
         let reporter = Health(reporter);
         // tonic's reporter begins with "" as serving: a probe would find us ready before any data is.
         reporter.set(ServingStatus::NotServing).await;
         let (newer, older) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+        let (newer, older) =
+            (newer.max_decoding_message_size(request_limit), older.max_decoding_message_size(request_limit));
         let answer = move |request: Request<RequestBody>| match method_of(request.uri().path()).grpc_service {
             health_server::SERVICE_NAME => respond(health.clone(), request),
             v1::server_reflection_server::SERVICE_NAME => respond(newer.clone(), request),

@@ -9,6 +9,7 @@ use tokio::{
 use crate::{
     app::{App, Stop},
     config::ServeArgs,
+    telemetry::Telemetry,
 };
 
 /// Serve GetIndustryTreeMap over gRPC, gRPC-Web and Connect, until SIGTERM or Ctrl-C
@@ -19,7 +20,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn run(self, traced: bool) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
         let config = self.settings.check()?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
@@ -29,14 +30,19 @@ impl Serve {
                 _ = interrupt.recv() => Stop::Now,
             }
         };
+        // Signals that would end the process without a drain: certificates are read again by themselves.
+        let ignored = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()];
+        let ignored = ignored.into_iter().map(signal).collect::<Result<Vec<_>, _>>();
+        let _ignored = ignored.context("cannot handle SIGHUP, SIGUSR1 and SIGUSR2")?;
         let (say_stop, stop) = oneshot::channel();
         let signals = async {
             let _ = say_stop.send(next().await);
             next().await
         };
-        let app = App::build(config, traced).await?;
+        let app = App::build(config, telemetry.is_tracing()).await?;
         tokio::select! {
             ran = app.run_until(async { stop.await.unwrap_or(Stop::Now) }) => ran.map(|()| ExitCode::SUCCESS),
+            never = telemetry.tell_dropped() => match never {},
             _ = signals => bail!("stopped by a second signal: calls in flight were cut"),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{Problems, duration, unless_off};
+use super::{Problems, duration, interval, unless_off};
 use crate::{schedule::Schedule, treemap::freshness::Tolerance};
 
 /// The maximum ages: shared by `serve`, which marks stale answers, and `status`, which fails.
@@ -119,7 +119,7 @@ impl SourceArgs {
         let longest_wait = problems.note(duration("TREEMAP_SOURCE_LONGEST_WAIT", &self.source_longest_wait));
         let interval = match unless_off(&self.source_interval) {
             None => Some(None),
-            Some(text) => problems.note(duration("TREEMAP_SOURCE_INTERVAL", text)).map(Some),
+            Some(text) => problems.note(interval("TREEMAP_SOURCE_INTERVAL", text)).map(Some),
         };
         let (quiet, longest_wait) = (quiet?, longest_wait?);
         Some(interval?.map(|interval| SourceConfig { interval, quiet, longest_wait }))

@@ -23,7 +23,7 @@ use crate::{
 
 /// Connections at a time; a probe and a scraper need two. When all are taken the oldest gives way: a probe is answered, whatever
 /// others do.
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 /// How long a connection may be idle, and the head of a request may take: longer than the usual interval of a scraper.
 const IDLE: Duration = Duration::from_secs(75);
 /// How long a connection lives before it is asked to close after the answer that it is in, and how long that may take.
