@@ -118,7 +118,7 @@ fn unless_off(text: &str) -> Option<&str> {
 }
 
 /// The shortest and the longest duration of a setting: a loop with a shorter one has no pause, and a longer one overflows a clock.
-const DURATIONS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3650 * 24 * 3600));
+const DURATIONS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(36_500 * 24 * 3600));
 
 /// A duration in words: `90s`, `26h`, `14d`. A day has 24 hours.
 fn duration(setting: &str, text: &str) -> Result<Duration, String> {
@@ -128,14 +128,14 @@ fn duration(setting: &str, text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
         .filter(|duration| (DURATIONS.0..=DURATIONS.1).contains(duration))
-        .ok_or_else(|| format!("{setting} is {text:?}; expected a duration from 1ms to 3650d, as 90s, 26h or 14d"))
+        .ok_or_else(|| format!("{setting} is {text:?}; expected a duration from 1ms to 36500d, as 90s, 26h or 14d"))
 }
 
-/// The same for an interval: a loop that runs more often than every 100 ms only keeps Postgres busy.
+/// The same for an interval: a loop that runs more often than every 10 ms only keeps Postgres busy.
 fn interval(setting: &str, text: &str) -> Result<Duration, String> {
     let interval = duration(setting, text)?;
-    if interval < Duration::from_millis(100) {
-        return Err(format!("{setting} is {text:?}; expected an interval of at least 100ms"));
+    if interval < Duration::from_millis(10) {
+        return Err(format!("{setting} is {text:?}; expected an interval of at least 10ms"));
     }
     Ok(interval)
 }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(duration("X", "26h").unwrap(), Duration::from_secs(26 * 3600));
         assert_eq!(duration("X", " 14d ").unwrap(), Duration::from_secs(14 * 86400));
         assert_eq!(duration("X", "500ms").unwrap(), Duration::from_millis(500));
-        for nonsense in ["", "0s", "-1h", "soon", "26", "1y", "1ns", "999us", "3651d"] {
+        for nonsense in ["", "0s", "-1h", "soon", "26", "1y", "1ns", "999us", "36501d"] {
             assert!(duration("X", nonsense).unwrap_err().starts_with("X is "), "{nonsense}");
         }
     }

@@ -12,7 +12,36 @@ pub mod report;
 pub mod shorts;
 pub mod text;
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// Bytes of a file, after decompression; the largest published one has some 200 KB.
+const LARGEST: u64 = 64 << 20;
+
+/// Reads a file whole, decompressed if it is compressed with gzip.
+///
+/// Fails when it is no regular file, or larger than [`LARGEST`]: a pipe or a device has no end.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let too_large = || format!("the file has more than {} MiB; expected a published file", LARGEST >> 20);
+    let failed = |error: io::Error| error.to_string();
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err("this is no regular file".into());
+    }
+    let whole = |from: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        from.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > LARGEST { Err(too_large()) } else { Ok(bytes) }
+    };
+    let bytes = whole(&mut fs::File::open(path).map_err(failed)?)?;
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
+    }
+    whole(&mut flate2::read::MultiGzDecoder::new(&bytes[..]))
+        .map_err(|reason| format!("the file cannot be decompressed: {reason}"))
+}
 
 /// A file that was not loaded, and the reason: what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

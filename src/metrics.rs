@@ -184,14 +184,51 @@ impl Metrics {
     }
 
     /// Everything in the text format, with the state as it is now.
-    pub fn render(&self, state: &State<'_>) -> String {
+    pub fn render(&self, state: &State<'_>, format: Format) -> String {
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode_registry(&mut text, &self.registry)
             .and_then(|()| encode_registry(&mut text, &state.registry()))
             .and_then(|()| encode_eof(&mut text));
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => as_text(&text),
+        }
     }
+}
+
+/// How metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The text format, version 0.0.4, which every scraper reads.
+    Text,
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+}
+
+/// `OpenMetrics` as the older text format: there a counter is named with its suffix, and units and the end have no line.
+fn as_text(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len());
+    let mut help = None;
+    for line in openmetrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                "unknown" => ("", "untyped"),
+                kind => ("", kind),
+            };
+            if let Some((_, help)) = help.take_if(|(of, _)| *of == name) {
+                text.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+            }
+            text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+        } else if !line.starts_with('#') {
+            text.extend([line, "\n"]);
+        }
+    }
+    text
 }
 
 /// What is read when it is scraped. Each scrape has its own, so that two at a time do not mix.

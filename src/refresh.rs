@@ -21,6 +21,8 @@ pub enum Reason {
     ByHand,
     /// The schedule's tick: done once, by whichever replica comes first.
     Tick(Timestamp),
+    /// The view was never filled, since a restore without its rows, say.
+    NeverFilled,
     /// The source tables have changed: done once for a change.
     SourceChanged,
 }

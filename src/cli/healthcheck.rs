@@ -29,7 +29,7 @@ impl Healthcheck {
         let Some(admin) = self.admin.read().map_err(anyhow::Error::msg)? else {
             let address = on_this_machine(self.listen.read().map_err(anyhow::Error::msg)?);
             TcpStream::connect_timeout(&address, ANSWER_WITHIN).with_context(|| format!("no answer from {address}"))?;
-            println!("accepts connections; TREEMAP_ADMIN_ADDR is off, so there is no /readyz to ask");
+            out_line!("accepts connections; TREEMAP_ADMIN_ADDR is off, so there is no /readyz to ask");
             return Ok(ExitCode::SUCCESS);
         };
         let address = on_this_machine(admin);
@@ -37,7 +37,7 @@ impl Healthcheck {
         if !answer.starts_with("HTTP/1.1 200") {
             bail!("{}", answer.split("\r\n\r\n").nth(1).unwrap_or(&answer).trim());
         }
-        println!("ready");
+        out_line!("ready");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -44,18 +44,21 @@ impl Load {
             What::Companies { database, file } => {
                 let session = Session::connect(&database.check()?).await?;
                 let loaded = Companies::read(&file)?.load(&session).await?;
-                println!("{} companies: {} added, {} updated", loaded.listed, loaded.added, loaded.updated);
-                println!("next: treemap refresh");
+                out_line!("{} companies: {} added, {} updated", loaded.listed, loaded.added, loaded.updated);
+                out_line!("next: treemap refresh");
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
 }
 
+/// How many unlikely values are named.
+const NOTES: usize = 20;
+
 async fn load_shorts(database: &DatabaseArgs, paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let session = Session::connect(&database.check()?).await?;
     let plan = Plan::of(paths);
-    let files = plan.files();
+    let (files, others) = (plan.files(), plan.others);
     let bar = ProgressBar::new(files as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} files, {msg}, {eta} left")?);
     let terminal = std::io::stderr().is_terminal();
@@ -74,16 +77,25 @@ async fn load_shorts(database: &DatabaseArgs, paths: &[PathBuf]) -> anyhow::Resu
     let loaded = loaded?;
 
     for refused in &loaded.refused {
-        println!("refused {refused}");
+        out_line!("refused {refused}");
     }
-    print!("{} reports loaded, {} rows", loaded.files, loaded.rows);
+    for note in loaded.notes.iter().take(NOTES) {
+        out_line!("look at {note}");
+    }
+    if let Some(more) = loaded.notes.len().checked_sub(NOTES).filter(|more| *more > 0) {
+        out_line!("look at {more} more of this kind");
+    }
+    if others > 0 {
+        out_line!("{others} other files lie in the folders");
+    }
+    out!("{} reports loaded, {} rows", loaded.files, loaded.rows);
     if let Some((first, last)) = loaded.span {
-        print!(", {first} to {last}");
+        out!(", {first} to {last}");
     }
-    println!("; {} older revisions passed over; {} refused", loaded.superseded, loaded.refused.len());
+    out_line!("; {} older revisions passed over; {} refused", loaded.superseded, loaded.refused.len());
     if loaded.files == 0 {
         bail!("nothing was loaded");
     }
-    println!("next: treemap refresh");
+    out_line!("next: treemap refresh");
     Ok(if loaded.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

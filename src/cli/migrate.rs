@@ -20,23 +20,23 @@ impl Migrate {
         let session = Session::connect(&self.database.check()?).await?;
         if self.down {
             migrate::down(&session).await?;
-            println!(
+            out_line!(
                 "rolled back: the view, its refresh log and its functions are gone; the source tables are untouched"
             );
             return Ok(ExitCode::SUCCESS);
         }
         let differences = migrate::differences(&session).await?;
         for difference in &differences {
-            println!("- {difference}");
+            out_line!("- {difference}");
         }
         if differences.is_empty() {
-            println!("up to date: nothing to do");
+            out_line!("up to date: nothing to do");
         } else if self.check {
-            println!("not up to date; mend it with: treemap migrate");
+            out_line!("not up to date; mend it with: treemap migrate");
             return Ok(ExitCode::FAILURE);
         } else {
             migrate::up(&session).await?;
-            println!("migrated: {}", migrate::names().join(", "));
+            out_line!("migrated: {}", migrate::names().join(", "));
         }
         Ok(ExitCode::SUCCESS)
     }

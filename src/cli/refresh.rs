@@ -33,7 +33,7 @@ impl Refresh {
         table::print(&rows);
         print_log(&Logged::newest(&session).await?);
         if let Outcome::Refreshed { rows, seconds, .. } = outcome {
-            println!("\nrefreshed {rows} rows in {seconds:.2} s");
+            out_line!("\nrefreshed {rows} rows in {seconds:.2} s");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -30,19 +30,19 @@ pub struct Sample {
 impl Sample {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         if self.keep && self.folder.join("companies.csv").exists() {
-            println!("there is a sample in {} already; it is left as it is", self.folder.display());
+            out_line!("there is a sample in {} already; it is left as it is", self.folder.display());
             return Ok(ExitCode::SUCCESS);
         }
         let to = self.to.unwrap_or_else(|| Zoned::now().date());
         let Self { companies, from, seed, .. } = self;
         let written = sample::Sample { companies, from, to, seed }.write(&self.folder)?;
-        println!(
+        out_line!(
             "{} synthetic reports with {} rows, and a list of {companies} companies, in {}",
             written.reports,
             written.rows,
             self.folder.display()
         );
-        println!(
+        out_line!(
             "next: treemap load companies {0}/companies.csv, treemap load shorts {0}/reports",
             self.folder.display()
         );

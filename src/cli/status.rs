@@ -33,7 +33,7 @@ impl Status {
         let session = Session::connect(&self.database.check()?).await?;
         let status = State::read(&session, tolerance, &clock).await?;
         if self.json {
-            println!("{:#}", status.json());
+            out_line!("{:#}", status.json());
         } else {
             print(&status, &clock);
         }
@@ -53,11 +53,11 @@ fn print(status: &State, clock: &Clock) {
     table::print(&rows);
     print_log(&status.refreshes);
     if status.problems.is_empty() {
-        println!("\nall is well");
+        out_line!("\nall is well");
     } else {
-        println!("\nto be mended:");
+        out_line!("\nto be mended:");
         for problem in &status.problems {
-            println!("- {problem}");
+            out_line!("- {problem}");
         }
     }
 }
@@ -78,7 +78,7 @@ pub fn print_log(refreshes: &[Refresh]) {
             refresh.who.clone(),
         ]
     }));
-    println!();
+    out_line!("");
     table::print(&rows);
 }
 

@@ -7,6 +7,6 @@ pub fn print(rows: &[Vec<String>]) {
     let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
     for row in rows {
         let line: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", line.join("  ").trim_end());
+        out_line!("{}", line.join("  ").trim_end());
     }
 }

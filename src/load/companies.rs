@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use csv::{ReaderBuilder, StringRecord};
 use tokio_postgres::types::Type;
 
-use super::{Refused, text::decode};
+use super::{Refused, read, text::decode};
 use crate::postgres::{Session, error::DbError};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -35,10 +35,7 @@ impl Companies {
     ///
     /// Fails with the reason why the list cannot be loaded.
     pub fn read(path: &Path) -> Result<Self, Refused> {
-        std::fs::read(path)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| Self::parse(&bytes))
-            .map_err(|reason| Refused { path: path.to_owned(), reason })
+        read(path).and_then(|bytes| Self::parse(&bytes)).map_err(|reason| Refused { path: path.to_owned(), reason })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::civil::Date;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::{Refused, report::ReportName};
 
@@ -17,11 +17,18 @@ pub struct Plan {
     pub dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>,
     /// Given paths that are not reports, with the reason.
     pub refused: Vec<Refused>,
+    /// How many other files lie in the given folders.
+    pub others: usize,
 }
+
+/// ASIC's first report is of 2010.
+const FIRST_YEAR: i16 = 2000;
+/// The zone of the exchange.
+const ZONE: &str = "Australia/Sydney";
 
 impl Plan {
     /// Searches files and folders, with their subfolders. In a folder, files that are not named like a report are
-    /// ignored: reports may lie among other files.
+    /// counted, and those that nearly are are refused: reports may lie among other files.
     pub fn of(paths: &[PathBuf]) -> Self {
         let mut plan = Self::default();
         for path in paths {
@@ -62,17 +69,31 @@ impl Plan {
             (Ok(metadata), Some(_)) if !metadata.is_file() => {
                 self.refuse(path, "this is named like a report, but is no file".into());
             }
+            (Ok(_), Some(name)) if name.date.year() < FIRST_YEAR || name.date > tomorrow() => {
+                let reason = format!("the name says {}; expected a day from 2010 until tomorrow", name.date);
+                self.refuse(path, reason);
+            }
             (Ok(_), Some(name)) => self.dates.entry(name.date).or_default().push((name, path.to_owned())),
         }
     }
 
     fn add_folder(&mut self, folder: &Path) -> std::io::Result<()> {
         for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if ReportName::of(&entry.path()).is_some() {
-                self.add(&entry.path());
-            } else if entry.file_type()?.is_dir() {
-                self.add_folder(&entry.path())?;
+            let path = entry?.path();
+            if ReportName::of(&path).is_some() {
+                self.add(&path);
+            } else if path.is_dir() && !path.is_symlink() {
+                // What lies beside it is looked at all the same.
+                if let Err(error) = self.add_folder(&path) {
+                    self.refuse(&path, error.to_string());
+                }
+            } else if ReportName::is_near(&path) {
+                self.refuse(
+                    &path,
+                    "this is nearly named like a report; expected RRyyyymmdd-vvv-SSDailyAggShortPos.csv".into(),
+                );
+            } else {
+                self.others += 1;
             }
         }
         Ok(())
@@ -81,4 +102,11 @@ impl Plan {
     fn refuse(&mut self, path: &Path, reason: String) {
         self.refused.push(Refused { path: path.to_owned(), reason });
     }
+}
+
+/// A report may be named by the day after its own.
+fn tomorrow() -> Date {
+    let now = Timestamp::now();
+    let day = now.in_tz(ZONE).map_or_else(|_| now.to_zoned(TimeZone::UTC).date(), |now| now.date());
+    day.tomorrow().unwrap_or(day)
 }

@@ -30,13 +30,23 @@ pub struct ReportName {
 impl ReportName {
     /// Parses a file name; `None` when it is not the name of a report.
     pub fn of(path: &Path) -> Option<Self> {
-        let middle = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+        // Letter case differs where a system folded it, and archives are compressed.
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        let middle = name.strip_prefix(&PREFIX.to_ascii_lowercase())?.strip_suffix(&SUFFIX.to_ascii_lowercase())?;
         let (date, revision) = middle.split_once('-')?;
         let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(date, 8) || !digits(revision, 3) {
             return None;
         }
         Some(Self { date: Date::strptime("%Y%m%d", date).ok()?, revision: revision.parse().ok()? })
+    }
+
+    /// Whether a file that is no report is named nearly like one: a second download, `... (1).csv`, or one without its revision.
+    pub fn is_near(path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        Self::of(path).is_none()
+            && (name.contains("dailyaggshort") || (name.starts_with("rr2") && name.contains(".csv")))
     }
 
     /// The file name of a report.
@@ -52,7 +62,12 @@ pub struct Report {
     pub rows: usize,
     /// The rows as CSV, with the columns of `shorts` in order; an empty field is NULL.
     pub copy: Vec<u8>,
+    /// What is loaded as it is, and unlikely.
+    pub notes: Vec<String>,
 }
+
+/// Characters of a code or a name, and of a number. Published ones have up to 6, 100 and 20.
+const LONGEST: (usize, usize, usize) = (32, 500, 60);
 
 impl Report {
     /// Parses a whole report.
@@ -76,6 +91,7 @@ impl Report {
         let day = date.to_string();
         let mut seen: HashMap<String, (u64, StringRecord)> = HashMap::new();
         let mut rows = 0;
+        let mut notes = Vec::new();
         for record in reader.records() {
             let mut record = record.map_err(|error| in_words(&error))?;
             record.trim();
@@ -83,6 +99,15 @@ impl Report {
             let code = &record[1];
             if code.is_empty() {
                 return Err(format!("line {line} has no product code"));
+            }
+            for (column, longest) in [(0, LONGEST.1), (1, LONGEST.0), (2, LONGEST.2), (3, LONGEST.2), (4, LONGEST.2)] {
+                let length = record[column].chars().count();
+                if length > longest {
+                    let name = HEADER[column];
+                    return Err(format!(
+                        "line {line} has {length} characters for {name:?}; expected at most {longest}"
+                    ));
+                }
             }
             if let Some((earlier, same)) = seen.get(code) {
                 if *same == record {
@@ -95,6 +120,16 @@ impl Report {
                     format!("line {line} has {:?} for {:?}; expected a number", &record[column], HEADER[column])
                 })
             };
+            let percent = record[4].parse::<f64>().unwrap_or_default();
+            if percent < 0.0 {
+                return Err(format!(
+                    "line {line} has {:?} for {:?}; expected no negative number",
+                    &record[4], HEADER[4]
+                ));
+            }
+            if percent > 100.0 {
+                notes.push(format!("line {line}: {code} is reported with {percent} %, more than there is"));
+            }
             let fields = [&day, &record[0], code, &number(2)?, &number(3)?, &number(4)?];
             copy.write_record(fields).map_err(|error| error.to_string())?;
             rows += 1;
@@ -104,7 +139,7 @@ impl Report {
             return Err("the report has a header and no rows; loading it would only delete the day".into());
         }
         let copy = copy.into_inner().map_err(|error| error.to_string())?;
-        Ok(Self { rows, copy })
+        Ok(Self { rows, copy, notes })
     }
 }
 
@@ -148,6 +183,13 @@ mod tests {
         let found = name("some/RR20150120-002-SSDailyAggShortPos.csv").unwrap();
         assert_eq!(found, ReportName { date: date(2015, 1, 20), revision: 2 });
         assert_eq!(found.file_name(), "RR20150120-002-SSDailyAggShortPos.csv");
+        for same in ["rr20150120-002-ssdailyaggshortpos.CSV", "RR20150120-002-SSDailyAggShortPos.csv.gz"] {
+            assert_eq!(name(same), Some(found), "{same}");
+        }
+        for near in ["RR20150120-002-SSDailyAggShortPos (1).csv", "RR20150120-SSDailyAggShortPos.csv"] {
+            assert!(ReportName::is_near(Path::new(near)), "{near}");
+        }
+        assert!(!ReportName::is_near(Path::new("readme.txt")));
         for other in [
             "RR20150229-001-SSDailyAggShortPos.csv",
             "RR2015012-001-SSDailyAggShortPos.csv",
@@ -181,6 +223,9 @@ mod tests {
         assert!(parse("A,ABC,1,2,NaN\n").unwrap_err().contains("line 2 has \"NaN\" for \"% of Total"));
         assert!(parse("A,ABC,inf,2,3\n").unwrap_err().contains("\"inf\""));
         assert!(parse("A,ABC,1e999,2,3\n").unwrap_err().contains("\"1e999\""));
+        assert!(parse("A,ABC,1,2,-0.5\n").unwrap_err().contains("line 2 has \"-0.5\""));
+        assert!(parse(&format!("A,ABC,1,2,0.{}\n", "1".repeat(300))).unwrap_err().contains("302 characters"));
+        assert!(parse(&format!("A,{},1,2,3\n", "A".repeat(6000))).unwrap_err().contains("6000 characters"));
         assert!(parse("A,,1,2,3\n").unwrap_err().contains("line 2 has no product code"));
         assert!(parse("").unwrap_err().contains("no rows"));
         assert!(

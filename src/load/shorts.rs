@@ -1,7 +1,7 @@
 //! Loads reports into `shorts`. Each date is replaced as a whole, and each transaction holds a batch of dates. One
 //! thread reads and checks files while Postgres writes the previous batch.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, pin::pin, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -19,6 +19,8 @@ use crate::postgres::Session;
 
 /// The size of a batch in bytes: large enough that commits cost little, small enough that memory use stays low.
 const BATCH: usize = 4 << 20;
+/// A day with fewer than one row for this many of the day before is told of.
+const FEW: usize = 2;
 /// A batch takes a fraction of a second, unless another session holds a lock.
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -35,6 +37,8 @@ pub struct Loaded {
     pub superseded: usize,
     /// Files that were not loaded, with the reason.
     pub refused: Vec<Refused>,
+    /// What was loaded as it is, and is unlikely: the file, and what of it.
+    pub notes: Vec<String>,
 }
 
 /// The reports of some dates, in one buffer.
@@ -45,6 +49,7 @@ struct Batch {
     copy: Vec<u8>,
     superseded: usize,
     refused: Vec<Refused>,
+    notes: Vec<String>,
     /// Files that this batch covers, with the superseded and the refused ones.
     files: usize,
 }
@@ -56,10 +61,14 @@ pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize,
     let mut loaded = Loaded { refused: plan.refused, ..Loaded::default() };
     // One batch may wait while another is written. The reader never gets further ahead.
     let (send, mut batches) = mpsc::channel(1);
-    let reader = tokio::task::spawn_blocking(move || read(plan.dates, &send));
+    let before = match plan.dates.keys().next() {
+        Some(first) => rows_before(session, *first).await?,
+        None => 0,
+    };
+    let reader = tokio::task::spawn_blocking(move || read(plan.dates, before, &send));
     let mut files = 0;
     while let Some(batch) = batches.recv().await {
-        let Batch { days, rows, copy, superseded, refused, files: looked_at } = batch;
+        let Batch { days, rows, copy, superseded, refused, notes, files: looked_at } = batch;
         if let (Some(first), Some(last)) = (days.first(), days.last()) {
             let (first, last) = (first.date(), last.date());
             write(session, &days, copy.into()).await.with_context(|| {
@@ -73,6 +82,7 @@ pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize,
         }
         loaded.superseded += superseded;
         loaded.refused.extend(refused);
+        loaded.notes.extend(notes);
         files += looked_at;
         progress(files, &loaded);
     }
@@ -80,18 +90,40 @@ pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize,
     Ok(loaded)
 }
 
+/// How many rows the newest day before `date` has.
+async fn rows_before(session: &Session, date: Date) -> anyhow::Result<usize> {
+    let count = session.transaction("look at the day before", BOUND, async {
+        let day = date.at(0, 0, 0, 0);
+        let rows = session.client().query_typed(ROWS_BEFORE, &[(&day, Type::TIMESTAMP)]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0)))
+    });
+    Ok(usize::try_from(count.await?).unwrap_or_default())
+}
+
+const ROWS_BEFORE: &str = r#"
+    SELECT count(*) FROM public.shorts
+    WHERE "DATE" = (SELECT max("DATE") FROM public.shorts WHERE "DATE" < $1)"#;
+
 /// Reads the reports date by date and sends them in batches. Returns early when the receiver is gone.
-fn read(dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>, batches: &mpsc::Sender<Batch>) {
+/// `rows_before` are the rows of the day before the first.
+fn read(dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>, mut rows_before: usize, batches: &mpsc::Sender<Batch>) {
     let mut batch = Batch::default();
     for (date, mut reports) in dates {
         batch.files += reports.len();
         // Take the highest valid revision. When a revision is refused, the one before it is tried, so that the date
         // does not lose its data.
         while let Some((_, path)) = reports.pop() {
-            let report =
-                fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| Report::parse(date, &bytes));
-            match report {
+            match super::read(&path).and_then(|bytes| Report::parse(date, &bytes)) {
                 Ok(report) => {
+                    let file = path.display();
+                    batch.notes.extend(report.notes.iter().map(|note| format!("{file}: {note}")));
+                    if report.rows * FEW < rows_before {
+                        batch.notes.push(format!(
+                            "{file}: has {} rows, where the day before has {rows_before}: it may be cut off",
+                            report.rows
+                        ));
+                    }
+                    rows_before = report.rows;
                     batch.days.push(date.at(0, 0, 0, 0));
                     batch.rows += report.rows;
                     batch.copy.extend_from_slice(&report.copy);

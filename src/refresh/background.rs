@@ -44,8 +44,16 @@ pub async fn keep_fresh(
     mut failures: FailureLog,
     metrics: Arc<Metrics>,
 ) {
-    let mut schedule =
-        Refreshes { primary, config, who, metrics, last_handled: None, change: None, next_look: Instant::now() };
+    let mut schedule = Refreshes {
+        primary,
+        config,
+        who,
+        metrics,
+        filled: false,
+        last_handled: None,
+        change: None,
+        next_look: Instant::now(),
+    };
     let mut backoff = Backoff::new(FIRST_PAUSE);
     let log = |words: &str| tracing::error!("cannot keep the view fresh; retrying: {words}");
     loop {
@@ -73,6 +81,8 @@ struct Refreshes {
     config: RefreshConfig,
     who: String,
     metrics: Arc<Metrics>,
+    /// Whether the view has been filled.
+    filled: bool,
     /// The last tick that needs nothing more.
     last_handled: Option<Timestamp>,
     change: Option<Change>,
@@ -80,17 +90,39 @@ struct Refreshes {
 }
 
 impl Refreshes {
-    /// Does what is due now.
+    /// Does what is due now. One reason that fails does not keep the next from its turn, unless nothing can be reached.
     async fn step(&mut self) -> Result<(), DbError> {
+        let ticked = self.fill_and_tick().await;
+        if matches!(&ticked, Err(error) if error.kind == Kind::Unreachable) {
+            return ticked;
+        }
+        let looked = self.look_at_the_source().await;
+        ticked.and(looked)
+    }
+
+    async fn fill_and_tick(&mut self) -> Result<(), DbError> {
+        if !self.filled {
+            match last_refreshed(&self.primary).await {
+                Ok(_) => {}
+                // Nobody can be reading it, whatever the log says of earlier refreshes.
+                Err(error) if error.kind == Kind::NotPopulated => self.refresh(Reason::NeverFilled).await?,
+                Err(error) => return Err(error),
+            }
+            self.filled = true;
+        }
         if let Some(due) = self.config.schedule.as_ref().and_then(|schedule| schedule.last_due(Timestamp::now()))
             && self.last_handled < Some(due)
         {
             // At the start, a tick of an earlier time counts only if the view is older.
-            if self.last_handled.is_some() || self.view_is_older_than(due).await? {
+            if self.last_handled.is_some() || last_refreshed(&self.primary).await? < Some(due) {
                 self.refresh(Reason::Tick(due)).await?;
             }
             self.last_handled = Some(due);
         }
+        Ok(())
+    }
+
+    async fn look_at_the_source(&mut self) -> Result<(), DbError> {
         if let Some(sources) = self.config.sources
             && self.next_look <= Instant::now()
         {
@@ -120,6 +152,7 @@ impl Refreshes {
                 let why = match reason {
                     Reason::Tick(tick) => format!("for the tick of {tick}"),
                     Reason::SourceChanged => "because its source has changed".into(),
+                    Reason::NeverFilled => "because it was never filled".into(),
                     Reason::ByHand => "by hand".into(),
                 };
                 let data_date = data_date.map(tracing::field::display);
@@ -131,15 +164,6 @@ impl Refreshes {
             }
         }
         Ok(())
-    }
-
-    async fn view_is_older_than(&self, tick: Timestamp) -> Result<bool, DbError> {
-        match last_refreshed(&self.primary).await {
-            Ok(refreshed) => Ok(refreshed < Some(tick)),
-            // Restored without its rows, say: nobody can be reading it.
-            Err(error) if error.kind == Kind::NotPopulated => Ok(true),
-            Err(error) => Err(error),
-        }
     }
 
     /// Looks at the source; true when a change of it has waited long enough.

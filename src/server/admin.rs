@@ -16,7 +16,7 @@ use tokio::{
 use super::ACCEPT_PAUSE;
 use crate::{
     api::calls::Calls,
-    metrics::{Metrics, State},
+    metrics::{Format, Metrics, State},
     postgres::Db,
     treemap::read_model::ReadModel,
 };
@@ -84,6 +84,11 @@ async fn serve_connection(admin: Arc<Admin>, stream: TcpStream) {
 impl Admin {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
+        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = match accept {
+            Some(accept) if accept.contains("application/openmetrics-text") => Format::OpenMetrics,
+            _ => Format::Text,
+        };
         let (status, text) = match path {
             _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".into())
@@ -93,25 +98,25 @@ impl Admin {
                 None => (StatusCode::OK, "ready\n".into()),
                 Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             },
-            "/metrics" => (StatusCode::OK, self.metrics()),
+            "/metrics" => (StatusCode::OK, self.metrics(format)),
             _ => (StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n".into()),
         };
-        let kind = if path == "/metrics" {
-            "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        } else {
-            "text/plain; charset=utf-8"
+        let kind = match (path, format) {
+            ("/metrics", Format::OpenMetrics) => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ("/metrics", Format::Text) => "text/plain; version=0.0.4; charset=utf-8",
+            _ => "text/plain; charset=utf-8",
         };
         let response = Response::builder().status(status).header(header::CONTENT_TYPE, kind);
         response.body(Full::new(text.into())).expect("these headers are sound")
     }
 
-    fn metrics(&self) -> String {
+    fn metrics(&self, format: Format) -> String {
         let pools = self.pools.each_ref().map(|(name, db)| {
             let (all, idle) = db.connections();
             (*name, all, idle)
         });
         let model = self.read_model.current();
         let state = State { model: model.as_deref(), calls_in_flight: self.calls.in_flight(), pools: &pools };
-        self.metrics.render(&state)
+        self.metrics.render(&state, format)
     }
 }

@@ -16,7 +16,9 @@ pub fn connections_that_fit(wanted: usize) -> usize {
     };
     match allowed {
         Ok(allowed) if allowed < needed => {
-            let fit = usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(beside).max(1);
+            let all = usize::try_from(allowed).unwrap_or(usize::MAX);
+            // Where even the others do not fit, clients have half.
+            let fit = all.saturating_sub(beside).max(all / 2);
             tracing::warn!(
                 "{needed} file descriptors are needed for TREEMAP_MAX_CONNECTIONS={wanted}, and {allowed} are allowed; \
                  serving {fit} connections: raise the hard limit (ulimit -Hn, LimitNOFILE)"

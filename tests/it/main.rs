@@ -23,6 +23,7 @@ mod reload;
 mod rpc;
 mod sample;
 mod serve;
+mod shares;
 mod soak;
 mod status;
 mod support;

@@ -1,0 +1,236 @@
+//! No client, file or log reader costs more than its share.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tonic::{Code, transport::Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::support::{
+    cluster::free_port,
+    database::Database,
+    eventually,
+    files::Reports,
+    outage::Calls,
+    raw::{DATA, END_HEADERS, HEADERS, Raw, frame, request_headers},
+    server::Server,
+    treemap::{command, run, treemap},
+};
+
+async fn ready(arguments: &[&str]) -> (Database, Server) {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), arguments).await;
+    server.wait_until_ready().await;
+    (database, server)
+}
+
+#[tokio::test]
+async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
+    let (_database, server) = ready(&[]).await;
+    let calls = Calls::start(&server.client().await);
+    let before = server.memory_mib();
+    let mut attackers = Vec::new();
+    for path in ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"] {
+        for _ in 0..20 {
+            let mut raw = Raw::handshake(&server.addr, &[]).await;
+            for stream in 0..100 {
+                // The path given last is the one that counts here: headers are written by hand.
+                let headers = request_headers(&[]);
+                let headers = replaced(&headers, path);
+                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers)).await;
+                let head = [0, 0, 0x40, 0, 0];
+                raw.send(&frame(DATA, 0, 2 * stream + 1, &[&head[..], &[0; 600]].concat())).await;
+            }
+            attackers.push(raw);
+        }
+    }
+    assert!(server.memory_mib() < before + 32.0, "{} MiB, {before} before", server.memory_mib());
+    calls.assert_none_failed().await;
+}
+
+/// The headers of a request with another path.
+fn replaced(headers: &[u8], path: &str) -> Vec<u8> {
+    let old = crate::support::raw::GET_TREEMAP.as_bytes();
+    let at = headers.windows(old.len()).position(|window| window == old).unwrap();
+    [&headers[..at - 1], &[u8::try_from(path.len()).unwrap()], path.as_bytes(), &headers[at + old.len()..]].concat()
+}
+
+#[tokio::test]
+async fn a_connection_has_a_few_streams_of_health_and_its_checks_are_answered_beside_them() {
+    let (_database, server) = ready(&[]).await;
+    let channel = Endpoint::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
+    let client = HealthClient::new(channel);
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(client.clone().watch(HealthCheckRequest::default()).await.unwrap());
+    }
+    let refused = client.clone().watch(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(client.clone().check(HealthCheckRequest::default()).await.is_ok());
+    // Another connection has its own.
+    let other = Endpoint::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
+    assert!(HealthClient::new(other).watch(HealthCheckRequest::default()).await.is_ok());
+    open.pop();
+    eventually("a place is free again", async || {
+        client.clone().watch(HealthCheckRequest::default()).await.is_ok().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stuck_reader_of_the_log_holds_up_neither_calls_nor_the_stop() {
+    let database = Database::with_sample();
+    let port = free_port();
+    let (_nobody_reads, log) = std::io::pipe().unwrap();
+    let mut server = command(&["serve", "--listen-addr", &format!("127.0.0.1:{port}"), "--admin-addr", "off"])
+        .args(["--drain-delay", "0s", "--log", "trace,h2=trace"])
+        .env("DATABASE_URL", database.url())
+        .stderr(Stdio::from(log))
+        .spawn()
+        .unwrap();
+    let health = async || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    };
+    eventually("the server is ready", health).await;
+    // Each connection over HTTP/2 logs more than 63 KiB hold, in some rounds.
+    for _ in 0..300 {
+        let mut raw = Raw::handshake(&format!("127.0.0.1:{port}"), &[]).await;
+        raw.call(1, &industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest::default()).await;
+        assert!(timeout(Duration::from_secs(5), raw.until(HEADERS)).await.unwrap().is_some());
+    }
+    assert!(timeout(Duration::from_secs(5), health()).await.unwrap().is_some());
+    let begun = Instant::now();
+    run(std::process::Command::new("kill").arg(server.id().to_string())).succeeds();
+    while server.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(30) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn signals_that_nobody_meant_for_us_do_not_end_the_server() {
+    let (_database, mut server) = ready(&[]).await;
+    for name in ["HUP", "USR1", "USR2"] {
+        server.signal(name);
+    }
+    let calls = Calls::start(&server.client().await);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    calls.assert_none_failed().await;
+    server.signal("TERM");
+    assert!(server.wait_for_exit().await.success());
+}
+
+#[tokio::test]
+async fn connections_that_do_not_fit_the_descriptors_are_made_to_fit() {
+    let database = Database::with_sample();
+    // A low soft limit is raised.
+    let limited = |limits: &str| {
+        let mut shell = std::process::Command::new("bash");
+        let program = command(&[]).get_program().to_owned();
+        shell.args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")]).arg(program);
+        shell.env("TREEMAP_LOG_FORMAT", "text");
+        shell
+    };
+    let raised = Server::run(limited("ulimit -Sn 256"), &database.url(), &[]).await;
+    raised.wait_until_ready().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", raised.id())).unwrap();
+    let soft =
+        limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().nth(3).unwrap();
+    assert!(soft.parse::<u32>().unwrap() >= 1384, "{soft}");
+    // Where the hard limit is low too, fewer connections are served, and the log says so.
+    let lowered = Server::run(limited("ulimit -n 800"), &database.url(), &[]).await;
+    lowered.wait_for_log("serving 416 connections").await;
+}
+
+#[test]
+fn a_filter_or_an_interval_that_means_nothing_is_refused_by_name() {
+    let database = Database::empty();
+    treemap(&database, &["--log", "inof", "status"]).exits(1).prints(&["\"inof\" is no level", "info"]);
+    for setting in ["--poll-interval", "--source-interval"] {
+        treemap(&database, &["serve", setting, "1ns"]).exits(1).prints(&["\"1ns\"", "1ms"]);
+        treemap(&database, &["serve", setting, "5ms"]).exits(1).prints(&["\"5ms\"", "at least 10ms"]);
+    }
+}
+
+#[tokio::test]
+async fn a_scraper_that_does_not_ask_for_openmetrics_gets_the_text_format() {
+    let (_database, server) = ready(&[]).await;
+    let text = server.admin_get("/metrics").await.1;
+    assert!(text.contains("# TYPE grpc_server_started_total counter\n"), "{text}");
+    assert!(text.contains("# TYPE treemap_build_info gauge\n") && !text.contains("# EOF") && !text.contains("# UNIT"));
+    let mut stream = TcpStream::connect(server.admin().await).await.unwrap();
+    let request =
+        "GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\naccept: application/openmetrics-text\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("# TYPE grpc_server_started counter\n") && answer.ends_with("# EOF\n"), "{answer}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly() {
+    let database = Database::with_sample();
+    for _ in 0..3 {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = command(&["status"]).env("DATABASE_URL", database.url()).stdout(writer).output().unwrap();
+        assert!(ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(141));
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ended = command(&["status"]).env("DATABASE_URL", database.url()).stdout(full).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("cannot write to standard output"));
+}
+
+#[test]
+fn a_report_that_cannot_be_is_refused_by_name_and_the_others_are_loaded() {
+    let (database, folder) = (Database::migrated(), Reports::new());
+    folder.report("20230103", 1, &["A,AAA,1,200,0.5"]);
+    folder.report("00000103", 1, &["A,AAA,1,200,0.5"]);
+    folder.report("20340103", 1, &["A,AAA,1,200,0.5"]);
+    folder.report("99990103", 1, &["A,AAA,1,200,0.5"]);
+    folder.report("20230104", 1, &[&format!("A,AAA,1,200,0.{}", "1".repeat(300))]);
+    folder.report("20230105", 1, &[&format!("A,{},1,200,0.5", "A".repeat(6000))]);
+    folder.report("20230106", 1, &["A,AAA,1,200,-0.5"]);
+    folder.report("20230109", 1, &["A,AAA,1,200,150000", "B,BBB,1,2,0.5", "C,CCC,1,2,0.5"]);
+    folder.report("20230110", 1, &["A,AAA,1,200,0.5"]);
+    folder.write("RR20230111-001-SSDailyAggShortPos (1).csv", "x").write("notes.txt", "x");
+    treemap(&database, &["load", "shorts", &folder.path()]).exits(1).prints(&[
+        "the name says 2034-01-03; expected a day from 2010 until tomorrow",
+        "0000-01-03",
+        "9999-01-03",
+        "line 2 has 302 characters for \"% of Total",
+        "line 2 has 6000 characters for \"Product Code\"",
+        "line 2 has \"-0.5\"",
+        "AAA is reported with 150000 %",
+        "has 1 rows, where the day before has 3: it may be cut off",
+        "(1).csv: this is nearly named like a report",
+        "1 other files",
+        "3 reports loaded, 5 rows, 2023-01-03 to 2023-01-10; 0 older revisions passed over; 7 refused",
+    ]);
+}
+
+#[test]
+fn reports_are_taken_compressed_and_in_any_letter_case_and_devices_are_not_read() {
+    let (database, folder) = (Database::migrated(), Reports::new());
+    folder.report("20230103", 1, &["A,AAA,1,200,0.5"]).report("20230104", 1, &["A,AAA,1,200,0.5"]);
+    let name = |date: &str| folder.file(&format!("RR{date}-001-SSDailyAggShortPos.csv"));
+    run(std::process::Command::new("gzip").arg(name("20230103"))).succeeds();
+    std::fs::rename(name("20230104"), folder.file("rr20230104-001-ssdailyaggshortpos.CSV")).unwrap();
+    treemap(&database, &["load", "shorts", &folder.path()]).succeeds().prints(&["2 reports loaded, 2 rows"]);
+    for endless in ["/dev/zero", "/dev/stdin"] {
+        treemap(&database, &["load", "companies", endless]).exits(1).prints(&[endless, "no regular file"]);
+    }
+}
