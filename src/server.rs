@@ -13,7 +13,13 @@ mod http1;
 mod http2;
 pub mod workers;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
@@ -64,6 +70,7 @@ impl Server {
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> usize {
         let places = Arc::new(Semaphore::new(self.limits.connections));
         let crowd = Arc::new(Semaphore::new(CROWD));
+        let peers = Peers::default();
         let mut connections = JoinSet::new();
         let mut last_error: Option<Instant> = None;
         loop {
@@ -78,7 +85,8 @@ impl Server {
                     if last_error.take_if(|at| at.elapsed() > QUIET).is_some() {
                         tracing::info!("accepting connections again");
                     }
-                    if let Some(place) = place(&places, &crowd) {
+                    let of_client = peers.begin(peer.ip(), self.limits.connections_per_client);
+                    if let Some(place) = of_client.and_then(|of_client| place(&places, &crowd, of_client)) {
                         let serving = self.client(peer, place, stop.clone()).serve(stream.into_std());
                         connections.spawn_on(serving, self.workers.next());
                     } else {
@@ -121,9 +129,56 @@ impl Server {
 }
 
 /// A place for a connection: among the served, or else in the crowd.
-fn place(places: &Arc<Semaphore>, crowd: &Arc<Semaphore>) -> Option<Place> {
+fn place(places: &Arc<Semaphore>, crowd: &Arc<Semaphore>, of_client: OfClient) -> Option<Place> {
     let free = |of: &Arc<Semaphore>| of.clone().try_acquire_owned().ok();
-    free(places)
-        .map(|permit| Place { crowded: false, _permit: permit })
-        .or_else(|| free(crowd).map(|permit| Place { crowded: true, _permit: permit }))
+    let (permit, crowded) = match free(places) {
+        Some(permit) => (permit, false),
+        None => (free(crowd)?, true),
+    };
+    Some(Place { crowded, _permit: permit, _of_client: of_client })
+}
+
+/// How many connections each address has.
+#[derive(Debug, Default, Clone)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Peers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more of an address; `None` when it has as many as it may.
+    fn begin(&self, address: IpAddr, limit: Option<usize>) -> Option<OfClient> {
+        // As IPv6 a client is a network of its own.
+        let address = match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+            v4 @ IpAddr::V4(_) => v4,
+        };
+        let mut peers = self.lock();
+        let open = peers.entry(address).or_default();
+        if limit.is_some_and(|limit| *open >= limit) {
+            return None;
+        }
+        *open += 1;
+        Some(OfClient { peers: self.clone(), address })
+    }
+}
+
+/// A connection of an address, counted until it is dropped.
+#[derive(Debug)]
+struct OfClient {
+    peers: Peers,
+    address: IpAddr,
+}
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        let mut peers = self.peers.lock();
+        if let Entry::Occupied(mut open) = peers.entry(self.address) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
+    }
 }

@@ -24,6 +24,9 @@ pub struct ServerArgs {
     /// Maximum number of connections; further ones get `RESOURCE_EXHAUSTED` and are closed
     #[arg(long, env = "TREEMAP_MAX_CONNECTIONS", default_value = "1000", value_name = "NUMBER")]
     max_connections: String,
+    /// Maximum number of connections from one address, or their share of all; off where a proxy stands in front
+    #[arg(long, env = "TREEMAP_MAX_CONNECTIONS_PER_CLIENT", default_value = "25%", value_name = "NUMBER")]
+    max_connections_per_client: String,
     /// Maximum number of treemap calls in flight; further ones get `RESOURCE_EXHAUSTED`
     #[arg(long, env = "TREEMAP_MAX_CALLS", default_value = "1000", value_name = "NUMBER")]
     max_calls: String,
@@ -86,6 +89,8 @@ pub struct ServerConfig {
 pub struct Limits {
     /// Maximum number of connections.
     pub connections: usize,
+    /// Maximum number of connections from one address; `None` for no limit.
+    pub connections_per_client: Option<usize>,
     /// Maximum age of a connection, plus or minus a tenth; `None` for no limit.
     pub connection_age: Option<Duration>,
     /// How long connections may take to end once the drain begins.
@@ -114,6 +119,9 @@ impl ServerArgs {
         let admin_addr = problems.note(self.admin.read());
         let tls = problems.note(self.tls());
         let connections = problems.note(number("TREEMAP_MAX_CONNECTIONS", &self.max_connections));
+        let per_client = unless_off(&self.max_connections_per_client);
+        let per_client = per_client.map(|text| share("TREEMAP_MAX_CONNECTIONS_PER_CLIENT", text, connections));
+        let connections_per_client = problems.note(per_client.transpose());
         let calls = problems.note(number("TREEMAP_MAX_CALLS", &self.max_calls));
         let connection_age =
             unless_off(&self.max_connection_age).map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text)).transpose();
@@ -132,7 +140,12 @@ impl ServerArgs {
             listen_addr: listen_addr?,
             admin_addr: admin_addr?,
             tls: tls?,
-            limits: Limits { connections: connections?, connection_age: connection_age?, drain: drain? },
+            limits: Limits {
+                connections: connections?,
+                connections_per_client: connections_per_client?,
+                connection_age: connection_age?,
+                drain: drain?,
+            },
             calls: calls?,
             origins: origins?,
             cache_max_age: cache_max_age?,
@@ -160,6 +173,14 @@ impl ServerArgs {
 /// An address and a port; IPv6 in brackets.
 fn address(setting: &str, text: &str, example: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| format!("{setting} is {text:?}; expected an address and a port, as {example}"))
+}
+
+/// A number, or a share of `all` as `25%`; at least 1.
+fn share(setting: &str, text: &str, all: Option<usize>) -> Result<usize, String> {
+    let expected = || format!("{setting} is {text:?}; expected a number, a share as 25%, or off");
+    let Some(percent) = text.trim().strip_suffix('%') else { return number(setting, text).map_err(|_| expected()) };
+    let percent = percent.parse::<usize>().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(expected)?;
+    Ok((all.unwrap_or_default() * percent / 100).max(1))
 }
 
 fn number(setting: &str, text: &str) -> Result<usize, String> {

@@ -26,17 +26,41 @@ pub struct DatabaseUrl {
 
 /// What other libraries read in a connection string, and has no meaning here: statements are unnamed anyway, and the pool
 /// has its size.
-const MEANINGLESS: [&str; 4] = ["pgbouncer", "connection_limit", "pool_timeout", "supa"];
+const MEANINGLESS: [&str; 15] = [
+    "pgbouncer",
+    "connection_limit",
+    "pool_timeout",
+    "supa",
+    // libpq's and other libraries', which change nothing for us: we send UTF-8, and use neither GSSAPI nor compression.
+    "client_encoding",
+    "fallback_application_name",
+    "gssencmode",
+    "gsslib",
+    "keepalives_count",
+    "krbsrvname",
+    "sslcompression",
+    "uselibpqcompat",
+    // What desktop tools write into a URL.
+    "env",
+    "statusColor",
+    "tLSMode",
+];
+/// Words of libpq that lead elsewhere, and the way round.
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("passfile", "write the password into the string, and keep the string in a file: DATABASE_URL_FILE"),
+    ("service", "write out what the service file says"),
+    ("currentSchema", "the tables are those of the schema public: leave it out"),
+    ("schema", "the tables are those of the schema public: leave it out"),
+    ("sslcrl", "lists of revoked certificates are not read"),
+];
+const EXPECTED: &str = "postgres://user:password@host:5432/database, or host=... user=... password=... dbname=...";
 
 impl DatabaseUrl {
     /// Reads a URL or a `key=value` string, and the files that it names; white space around it is ignored.
     ///
     /// Fails: what is wrong with it, without quoting it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let pairs = text::pairs(text).ok_or(
-            "is not a connection string; expected postgres://user:password@host:5432/database, \
-             or host=... user=... password=... dbname=...",
-        )?;
+        let pairs = text::pairs(text).map_err(|form| format!("{form}; expected {EXPECTED}"))?;
         let mut tls = tls::Settings::default();
         let (mut names, mut addresses, mut ports) = (None, None, None);
         let mut rest = Vec::new();
@@ -49,6 +73,11 @@ impl DatabaseUrl {
                 "sslrootcert" => tls.roots = Some(value),
                 "sslcert" => tls.certificate = Some(value.into()),
                 "sslkey" => tls.key = Some(value.into()),
+                "schema" | "currentSchema" if value == "public" => {}
+                other if ELSEWHERE.iter().any(|(word, _)| *word == other) => {
+                    let way = ELSEWHERE.iter().find(|(word, _)| *word == other).map_or("", |(_, way)| way);
+                    return Err(format!("has {other}, which is not read here: {way}"));
+                }
                 meaningless if MEANINGLESS.contains(&meaningless) => {}
                 "target_session_attrs" => {
                     // libpq's newer words for what matters here.
@@ -107,10 +136,16 @@ impl DatabaseUrl {
 fn refused(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     if let Some(name) = cause.strip_prefix("unknown option ") {
-        return format!("has an unknown option {name}");
+        // What was cut at the wrong place may be a piece of a password.
+        let is_word = name.trim_matches('`').bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        return if is_word {
+            format!("has an unknown option {name}")
+        } else {
+            format!("is not a connection string; expected {EXPECTED}")
+        };
     }
     cause.strip_prefix("invalid value for option ").map_or_else(
-        || "is not a connection string; expected postgres://user:password@host:5432/database".into(),
+        || format!("is not a connection string; expected {EXPECTED}"),
         |name| format!("has a value for {name} that cannot be used"),
     )
 }

@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{
+    OfClient,
     events::{Event, Events, Keepalive, after},
     gather::Gathered,
     head_clock::HeadClock,
@@ -90,6 +91,7 @@ pub struct Place {
     pub crowded: bool,
     /// Released with the place.
     pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _of_client: OfClient,
 }
 
 /// A client that has connected.

@@ -38,7 +38,7 @@ fn a_missing_database_url_is_reported_with_an_example() {
 #[test]
 fn the_error_for_an_invalid_database_url_does_not_quote_it() {
     for (url, why) in [
-        ("mysql://user:hunter2@host/db", "is not a connection string"),
+        ("mysql://user:hunter2@host/db", "is a URL of another scheme"),
         ("postgres://user:hunter2@host:port/db", "has a port that is not a number"),
         ("hunter2", "is not a connection string"),
         ("postgres://user:hunter2@host/db?sslmode=prefer", "has an sslmode that is prefer"),

@@ -440,3 +440,13 @@ impl Server {
         Self::run(server, database_url, arguments).await
     }
 }
+
+#[tokio::test]
+async fn a_view_that_was_never_filled_is_refilled_at_once_whatever_the_log_says() {
+    let database = Database::with_sample();
+    assert_ne!(database.psql("SELECT count(*) FROM public.treemap_refreshes").trim(), "0");
+    database.psql("REFRESH MATERIALIZED VIEW public.mv_treemap_data WITH NO DATA");
+    let server = Server::refreshing(&database.url(), &["--source-interval", "off"]).await;
+    server.wait_until_ready().await;
+    server.wait_for_log("refreshed the view because it was never filled").await;
+}

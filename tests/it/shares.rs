@@ -234,3 +234,20 @@ fn reports_are_taken_compressed_and_in_any_letter_case_and_devices_are_not_read(
         treemap(&database, &["load", "companies", endless]).exits(1).prints(&[endless, "no regular file"]);
     }
 }
+
+#[tokio::test]
+async fn one_address_holds_its_share_of_the_connections_and_no_more() {
+    let (_database, server) = ready(&["--max-connections", "40", "--max-connections-per-client", "25%"]).await;
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(Raw::handshake(&server.addr, &[]).await);
+    }
+    eventually("those beyond the share are closed", async || {
+        (server.metric("treemap_connections_closed_total{why=\"crowded\"}").await >= 20.0).then_some(())
+    })
+    .await;
+    assert!(server.metric("treemap_connections").await <= 10.0);
+    drop(held);
+    eventually("the address may connect again", async || (server.health("").await == Ok("SERVING")).then_some(()))
+        .await;
+}

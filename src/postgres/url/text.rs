@@ -5,13 +5,35 @@ use percent_encoding::percent_decode_str;
 /// Keywords with their values, in the order given. Where one is repeated the last counts.
 pub type Pairs = Vec<(String, String)>;
 
-/// Takes either form apart; `None` when it is neither. What a keyword means is not looked at.
-pub fn pairs(text: &str) -> Option<Pairs> {
-    let text = text.trim();
-    match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
-        Some(url) => url_pairs(url),
-        None => keyword_pairs(text),
+/// Takes either form apart. What a keyword means is not looked at.
+///
+/// Fails with the form that was seen, when it is another: never with a piece of the text.
+pub fn pairs(text: &str) -> Result<Pairs, &'static str> {
+    let text = bare(text);
+    let other = [
+        ("jdbc:", "is a JDBC URL"),
+        ("export ", "begins with export, as a line of a shell script"),
+        ("psql ", "begins with psql, as a command"),
+        ("DATABASE_URL=", "begins with its own name, as a line of a file of settings"),
+        ("LISTEN_DATABASE_URL=", "begins with its own name, as a line of a file of settings"),
+    ];
+    if let Some((_, form)) = other.iter().find(|(begin, _)| text.starts_with(begin)) {
+        return Err(form);
     }
+    let Some((scheme, url)) = text.split_once("://").filter(|(scheme, _)| !scheme.contains(['=', ' '])) else {
+        return keyword_pairs(text).ok_or("is not a connection string");
+    };
+    // SQLAlchemy names its driver: postgresql+asyncpg.
+    match scheme.split('+').next() {
+        Some("postgres" | "postgresql") => url_pairs(url).ok_or("is not a connection string"),
+        _ => Err("is a URL of another scheme than postgres://"),
+    }
+}
+
+/// The string itself: without white space, a byte order mark, or the quotes that `docker --env-file` leaves around it.
+fn bare(text: &str) -> &str {
+    let text = text.trim().trim_start_matches('\u{feff}').trim();
+    ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote)).map_or(text, str::trim)
 }
 
 /// `user:password@host:port,host:port/database?keyword=value`, all but the hosts optional, everything percent-encoded. A
@@ -167,7 +189,30 @@ mod tests {
     fn what_is_neither_form_is_none() {
         for text in ["", "word", "host=h word", "host='h", "=h", r"host=h\", "postgres://h/d?word", "mysql://u:p@h/d w"]
         {
-            assert_eq!(pairs(text), None, "{text}");
+            assert!(pairs(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_tools_put_around_a_string_is_taken_off_and_other_forms_are_named_without_a_piece_of_them() {
+        for text in [
+            "\"postgres://u:hunter2@h/d\"",
+            "'postgres://u:hunter2@h/d'",
+            "\u{feff}postgres://u:hunter2@h/d\n",
+            "postgresql+asyncpg://u:hunter2@h/d",
+        ] {
+            assert_eq!(of(text, "password").as_deref(), Some("hunter2"), "{text}");
+            assert_eq!(of(text, "dbname").as_deref(), Some("d"), "{text}");
+        }
+        for (text, form) in [
+            ("jdbc:postgresql://h/d?user=u&password=hunter2", "JDBC"),
+            ("export DATABASE_URL=postgres://u:hunter2@h/d", "export"),
+            ("DATABASE_URL=postgres://u:hunter2@h/d", "its own name"),
+            ("psql postgres://u:hunter2@h/d", "psql"),
+            ("mysql://u:hunter2@h/d", "another scheme"),
+        ] {
+            let refusal = pairs(text).unwrap_err();
+            assert!(refusal.contains(form) && !refusal.contains("hunter2"), "{refusal}");
         }
     }
 }

@@ -48,7 +48,9 @@ impl Server {
     pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen-addr", "127.0.0.1:0"]);
         // Defaults of the tests, unless the arguments set them.
-        for (setting, value) in [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s")] {
+        for (setting, value) in
+            [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s"), ("--max-connections-per-client", "off")]
+        {
             if !arguments.contains(&setting) {
                 command.args([setting, value]);
             }
