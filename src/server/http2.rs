@@ -3,8 +3,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker},
 };
 
@@ -14,7 +13,7 @@ use h2::{
     server::{Builder, Connection, SendResponse},
 };
 use http::{HeaderValue, Request, Response, header};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Http;
@@ -67,11 +66,15 @@ where
         loop {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let call = respond_to((self.answer)(request.map(RequestBody::Http2)), respond);
-                    let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
+                    let mut answer = Box::pin((self.answer)(request.map(RequestBody::Http2)));
                     // Nearly all are answered without waiting. One that waits is polled again below, with a waker.
-                    if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-                        self.waiting.push(call);
+                    match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(response) => {
+                            if let Some((body, stream)) = begin(response, respond) {
+                                self.waiting.push(Box::pin(send(body, stream)));
+                            }
+                        }
+                        Poll::Pending => self.waiting.push(Box::pin(respond_to(answer, respond))),
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
@@ -103,59 +106,75 @@ where
 }
 
 /// Sends what `answer` comes to. Ends when the client goes away.
-async fn respond_to(answer: impl Future<Output = Response<Body>>, mut respond: SendResponse<AnswerBytes>) {
-    let mut answer = pin!(answer);
-    let response = poll_fn(|context| match answer.as_mut().poll(context) {
+async fn respond_to(mut answer: impl Future<Output = Response<Body>> + Unpin, mut respond: SendResponse<AnswerBytes>) {
+    let response = poll_fn(|context| match Pin::new(&mut answer).poll(context) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => respond.poll_reset(context).map(|_| None),
     });
     let Some(response) = response.await else { return };
-    let (mut head, body) = response.into_parts();
+    if let Some((body, stream)) = begin(response, respond) {
+        send(body, stream).await;
+    }
+}
+
+/// Sends a response, as far as that needs no waiting: all of it, unless its body is a stream.
+fn begin(response: Response<Body>, mut respond: SendResponse<AnswerBytes>) -> Option<(Body, SendStream<AnswerBytes>)> {
+    let (mut head, mut body) = response.into_parts();
     let is_end = body.is_end_stream();
     if let (false, Some(length)) = (is_end, body.size_hint().exact()) {
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
-    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), is_end) else { return };
-    if !is_end && send(body, &mut stream).await.is_err() {
-        stream.send_reset(Reason::INTERNAL_ERROR);
+    // Fails only when the client has gone away.
+    let mut stream = respond.send_response(Response::from_parts(head, ()), is_end).ok()?;
+    if !body.is_whole() {
+        return (!is_end).then_some((body, stream));
     }
+    // These bytes are shared and need no room here: HTTP/2 keeps them until the client has room.
+    while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        if send_frame(frame, &body, &mut stream).ok()? {
+            break;
+        }
+    }
+    None
 }
 
-/// Sends a body. Fails when it does, or when the client takes no more of it.
-async fn send(mut body: Body, stream: &mut SendStream<AnswerBytes>) -> io::Result<()> {
+/// Sends a stream of messages, each when the client has room for it. Ends when the client goes away.
+async fn send(mut body: Body, mut stream: SendStream<AnswerBytes>) {
     loop {
-        // Bytes that are shared need no room here: HTTP/2 keeps them until the client has room.
-        if !body.is_whole() {
-            stream.reserve_capacity(1);
-            poll_fn(|context| match stream.poll_reset(context) {
-                Poll::Ready(_) => Poll::Ready(None),
-                Poll::Pending if stream.capacity() > 0 => Poll::Ready(Some(Ok(0))),
-                Poll::Pending => stream.poll_capacity(context),
-            })
-            .await
-            .ok_or(io::ErrorKind::BrokenPipe)?
-            .map_err(io::Error::other)?;
-        }
+        stream.reserve_capacity(1);
+        let room = poll_fn(|context| match stream.poll_reset(context) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending if stream.capacity() > 0 => Poll::Ready(Some(Ok(0))),
+            Poll::Pending => stream.poll_capacity(context),
+        });
+        let Some(Ok(_)) = room.await else { return };
         let frame = poll_fn(|context| match Pin::new(&mut body).poll_frame(context) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
             Poll::Pending => stream.poll_reset(context).map(|_| None),
         });
-        let frame = frame.await.ok_or(io::ErrorKind::BrokenPipe)?;
-        let Some(frame) = frame.transpose().map_err(io::Error::other)? else {
-            return stream.send_data(AnswerBytes::default(), true).map_err(io::Error::other);
+        let sent = match frame.await {
+            Some(Some(Ok(frame))) => send_frame(frame, &body, &mut stream),
+            Some(Some(Err(_))) => return stream.send_reset(Reason::INTERNAL_ERROR),
+            Some(None) => stream.send_data(AnswerBytes::default(), true).map(|()| true),
+            None => return,
         };
-        match frame.into_data() {
-            Ok(data) => {
-                let is_end = body.is_end_stream();
-                stream.send_data(data, is_end).map_err(io::Error::other)?;
-                if is_end {
-                    return Ok(());
-                }
-            }
-            Err(frame) => {
-                let trailers = frame.into_trailers().unwrap_or_default();
-                return stream.send_trailers(trailers).map_err(io::Error::other);
-            }
+        if !matches!(sent, Ok(false)) {
+            return;
+        }
+    }
+}
+
+/// Sends a frame of `body`; true when it was the last.
+fn send_frame(frame: Frame<AnswerBytes>, body: &Body, stream: &mut SendStream<AnswerBytes>) -> Result<bool, h2::Error> {
+    match frame.into_data() {
+        Ok(data) => {
+            let is_end = body.is_end_stream();
+            stream.send_data(data, is_end)?;
+            Ok(is_end)
+        }
+        Err(frame) => {
+            stream.send_trailers(frame.into_trailers().unwrap_or_default())?;
+            Ok(true)
         }
     }
 }
