@@ -21,7 +21,9 @@ pub struct Plan {
     pub others: usize,
 }
 
-/// ASIC's first report is of 2010.
+/// How a report is named.
+const EXPECTED: &str = "expected RRyyyymmdd-vvv-SSDailyAggShortPos.csv";
+/// ASIC's first report is of 2010; an earlier day is a mistake.
 const FIRST_YEAR: i16 = 2000;
 /// The zone of the exchange.
 const ZONE: &str = "Australia/Sydney";
@@ -54,23 +56,17 @@ impl Plan {
                 if let Err(error) = self.add_folder(path) {
                     self.refuse(path, error.to_string());
                 } else if before == (self.files(), self.refused.len()) {
-                    self.refuse(
-                        path,
-                        "there is no report in this folder; expected RRyyyymmdd-vvv-SSDailyAggShortPos.csv".into(),
-                    );
+                    self.refuse(path, format!("there is no report in this folder; {EXPECTED}"));
                 }
             }
             (Ok(_), None) => {
-                self.refuse(
-                    path,
-                    "this is not named like a report; expected RRyyyymmdd-vvv-SSDailyAggShortPos.csv".into(),
-                );
+                self.refuse(path, format!("this is not named like a report; {EXPECTED}"));
             }
             (Ok(metadata), Some(_)) if !metadata.is_file() => {
                 self.refuse(path, "this is named like a report, but is no file".into());
             }
             (Ok(_), Some(name)) if name.date.year() < FIRST_YEAR || name.date > tomorrow() => {
-                let reason = format!("the name says {}; expected a day from 2010 until tomorrow", name.date);
+                let reason = format!("the name says {}; expected a day from {FIRST_YEAR} until tomorrow", name.date);
                 self.refuse(path, reason);
             }
             (Ok(_), Some(name)) => self.dates.entry(name.date).or_default().push((name, path.to_owned())),
@@ -88,10 +84,7 @@ impl Plan {
                     self.refuse(&path, error.to_string());
                 }
             } else if ReportName::is_near(&path) {
-                self.refuse(
-                    &path,
-                    "this is nearly named like a report; expected RRyyyymmdd-vvv-SSDailyAggShortPos.csv".into(),
-                );
+                self.refuse(&path, format!("this is nearly named like a report; {EXPECTED}"));
             } else {
                 self.others += 1;
             }

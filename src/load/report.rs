@@ -45,8 +45,7 @@ impl ReportName {
     /// Whether a file that is no report is named nearly like one: a second download, `... (1).csv`, or one without its revision.
     pub fn is_near(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        Self::of(path).is_none()
-            && (name.contains("dailyaggshort") || (name.starts_with("rr2") && name.contains(".csv")))
+        name.contains("dailyaggshort") || (name.starts_with("rr2") && name.contains(".csv"))
     }
 
     /// The file name of a report.

@@ -78,10 +78,12 @@ where
 async fn serve_to_end(mut http: impl Http, io: Gathered<impl AsyncRead + AsyncWrite + Unpin>) {
     poll_fn(|context| {
         let polled = http.poll(context);
-        let drained = io.poll_drain(context);
-        if polled.is_ready() { drained.map(drop) } else { Poll::Pending }
+        // A drain that has to wait leaves its waker, and is tried again with the next poll.
+        let _ = io.poll_drain(context);
+        polled
     })
     .await;
+    let _ = timeout(LAST_FRAMES_WITHIN, poll_fn(|context| io.poll_drain(context))).await;
 }
 
 /// A place among the connections.

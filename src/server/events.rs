@@ -5,7 +5,8 @@ use std::{future::Future, pin::Pin, time::Duration};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::sleep;
 
-/// A connection over HTTP/2 that was silent between two looks, this far apart, is sent a PING, and has that long to answer it.
+/// The time between two looks at a connection over HTTP/2, and the time to answer a PING. One that was silent between two looks is
+/// sent a PING.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(20));
 
 /// What may happen to a connection from outside.

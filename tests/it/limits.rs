@@ -14,18 +14,11 @@ use crate::support::{
         self, ACK, CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, frame,
         request_headers,
     },
-    server::{Server, get},
+    server::{Server, get, ready},
 };
 
 fn request() -> GetIndustryTreeMapRequest {
     GetIndustryTreeMapRequest { period: "3m".into(), limit: 500, view_mode: 0 }
-}
-
-async fn ready(arguments: &[&str]) -> (Database, Server) {
-    let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), arguments).await;
-    server.wait_until_ready().await;
-    (database, server)
 }
 
 /// Reads until the server closes the connection; returns the seconds that this took.

@@ -20,16 +20,9 @@ use crate::support::{
     files::Reports,
     outage::Calls,
     raw::{DATA, END_HEADERS, HEADERS, Raw, frame, request_headers},
-    server::Server,
+    server::{Server, ready},
     treemap::{command, run, treemap},
 };
-
-async fn ready(arguments: &[&str]) -> (Database, Server) {
-    let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), arguments).await;
-    server.wait_until_ready().await;
-    (database, server)
-}
 
 #[tokio::test]
 async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
@@ -208,7 +201,7 @@ fn a_report_that_cannot_be_is_refused_by_name_and_the_others_are_loaded() {
     folder.report("20230110", 1, &["A,AAA,1,200,0.5"]);
     folder.write("RR20230111-001-SSDailyAggShortPos (1).csv", "x").write("notes.txt", "x");
     treemap(&database, &["load", "shorts", &folder.path()]).exits(1).prints(&[
-        "the name says 2034-01-03; expected a day from 2010 until tomorrow",
+        "the name says 2034-01-03; expected a day from 2000 until tomorrow",
         "0000-01-03",
         "9999-01-03",
         "line 2 has 302 characters for \"% of Total",

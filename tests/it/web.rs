@@ -12,7 +12,7 @@ use tonic_types::pb;
 use crate::support::{
     database::Database,
     raw::{self, GET_TREEMAP},
-    server::{Server, get},
+    server::{self, Server, get},
     treemap,
     web::{Answer, Web, gzip},
 };
@@ -21,10 +21,7 @@ const BODY: &str = r#"{"period":"3m","limit":1}"#;
 const ORIGINS: [&str; 2] = ["--cors-origins", "http://localhost:3000,https://shorted.com.au,https://*.shorted.com.au"];
 
 async fn ready() -> (Database, Server) {
-    let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), &ORIGINS).await;
-    server.wait_until_ready().await;
-    (database, server)
+    server::ready(&ORIGINS).await
 }
 
 fn proto() -> Vec<u8> {

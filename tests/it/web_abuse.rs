@@ -8,16 +8,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{database::Database, eventually, outage::Calls, raw::GET_TREEMAP, server::Server, web::Web};
+use crate::support::{eventually, outage::Calls, raw::GET_TREEMAP, server::ready, web::Web};
 
 const BODY: &str = r#"{"period":"3m","limit":1}"#;
-
-async fn ready(arguments: &[&str]) -> (Database, Server) {
-    let database = Database::with_sample();
-    let server = Server::start_with(&database.url(), arguments).await;
-    server.wait_until_ready().await;
-    (database, server)
-}
 
 fn head(more: &str) -> String {
     format!("POST {GET_TREEMAP} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n{more}")

@@ -22,6 +22,14 @@ pub struct Server {
     log: Arc<Mutex<String>>,
 }
 
+/// A server over the sample data, with additional arguments, that is ready.
+pub async fn ready(arguments: &[&str]) -> (Database, Server) {
+    let database = Database::with_sample();
+    let server = Server::start_with(&database.url(), arguments).await;
+    server.wait_until_ready().await;
+    (database, server)
+}
+
 pub type Client = ShortedStocksServiceClient<Channel>;
 
 impl Server {
