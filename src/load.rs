@@ -16,8 +16,13 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use crate::postgres::Session;
+use text::Characters;
+
+const LOOKED_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of a file, after decompression; the largest published one has some 200 KB.
 const LARGEST: u64 = 64 << 20;
 
@@ -41,6 +46,22 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
     whole(&mut flate2::read::MultiGzDecoder::new(&bytes[..]))
         .map_err(|reason| format!("the file cannot be decompressed: {reason}"))
+}
+
+/// The characters that the database can hold.
+///
+/// Fails when the database does, or where `"DATE"` is a type from which no day can be read the same way twice.
+async fn characters(session: &Session) -> anyhow::Result<Characters> {
+    const STATEMENT: &str = "SELECT current_setting('server_encoding'), format_type(a.atttypid, NULL) \
+        FROM (SELECT to_regclass('public.shorts') AS oid) AS shorts \
+        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = shorts.oid AND a.attname = 'DATE'";
+    let row = session.read("look at the database", LOOKED_WITHIN, session.client().query_typed_one(STATEMENT, &[])).await?;
+    if let Some(kind) = row.try_get::<_, Option<&str>>(1)?
+        && !matches!(kind, "timestamp without time zone" | "date")
+    {
+        anyhow::bail!(r#"column "DATE" of public.shorts is {kind}; expected timestamp or date (see: treemap migrate --check)"#);
+    }
+    Ok(Characters::of(row.try_get(0)?))
 }
 
 /// A file that was not loaded, and the reason: what was found and what was expected.

@@ -268,6 +268,14 @@ impl State<'_> {
             Gauge::default(),
         )
         .set(data_date.map_or(0, jiff::Timestamp::as_second));
+        let future_rows = self.model.map_or(0, |model| model.freshness.future_rows);
+        add::<Gauge>(
+            all,
+            "treemap_source_future_rows",
+            "Rows of shorts with a date in the future, which the view leaves out",
+            Gauge::default(),
+        )
+        .set(future_rows);
         let stocks: Family<OfPeriod, Gauge> =
             add(all, "treemap_model_stocks", "Stocks that can be answered, per period", Family::default());
         let version: Family<OfVersion, Gauge> =

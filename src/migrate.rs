@@ -11,13 +11,21 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::postgres::{Session, error::DbError};
 
-/// Every migration in order: its name, and its SQL. migrations/README.md says how to add one.
-const MIGRATIONS: [(&str, &str); 3] = [
-    ("001_source_tables", include_str!("../migrations/001_source_tables.sql")),
-    ("004_treemap_materialized_view", include_str!("../migrations/004_treemap_materialized_view.sql")),
-    ("005_refresh_isolation_and_log", include_str!("../migrations/005_refresh_isolation_and_log.sql")),
+/// The newest migration that holds everything, and those after it in order: name and SQL. migrations/README.md says how to add one.
+const MIGRATIONS: [(&str, &str); 1] = [("006_treemap", include_str!("../migrations/006_treemap.sql"))];
+const DOWN: &str = include_str!("../migrations/down/006_treemap.sql");
+
+/// The functions, each with the quotes of its body.
+const FUNCTIONS: [(&str, &str); 8] = [
+    ("public.refresh_treemap_data(timestamptz, text, boolean)", "$refresh$"),
+    ("public.get_treemap_data(text, integer, text)", "$ranked$"),
+    ("public.treemap_source_state()", "$state$"),
+    ("public.treemap_build_view()", "$build$"),
+    ("public.treemap_view_reads_source()", "$reads$"),
+    ("public.treemap_percent(text)", "$percent$"),
+    ("public.treemap_percent(double precision)", "$same$"),
+    ("public.treemap_place()", "$place$"),
 ];
-const DOWN: &str = include_str!("../migrations/down/004_treemap_materialized_view.sql");
 
 /// Building an index on the source table and filling the view take seconds; waiting for another migration as long.
 const MIGRATED_WITHIN: Duration = Duration::from_secs(300);
@@ -61,9 +69,11 @@ pub async fn down(session: &Session) -> Result<(), DbError> {
 /// What in the database is not as the migrations say, as sentences. Empty when all is.
 pub async fn differences(session: &Session) -> Result<Vec<String>, DbError> {
     const STATEMENT: &str = include_str!("migrate/drift.sql");
-    let bodies = [quoted("$view$"), quoted("$refresh$"), quoted("$ranked$"), quoted("$state$")];
-    let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-        bodies.iter().map(|body| (body as &(dyn ToSql + Sync), Type::TEXT)).collect();
+    let view = quoted("$view$");
+    let (signatures, bodies): (Vec<_>, Vec<_>) =
+        FUNCTIONS.iter().map(|(signature, tag)| (*signature, quoted(tag))).unzip();
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&view, Type::TEXT), (&signatures, Type::TEXT_ARRAY), (&bodies, Type::TEXT_ARRAY)];
     session
         .read("read the catalog", CATALOG_READ_WITHIN, async {
             let rows = session.client().query_typed(STATEMENT, &parameters).await?;

@@ -152,7 +152,7 @@ impl Session {
         within: Duration,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
-        self.run(doing, within, "", work).await
+        self.run(doing, within, "READ WRITE", work).await
     }
 
     /// The same for work that only reads: a standby takes it too.
@@ -234,6 +234,7 @@ impl Drop for Session {
 
 /// BEGIN with the limits of the transaction, in one round trip. A setting outside of a transaction would leak to other clients
 /// of a transaction pooler. READ COMMITTED because a refresh has to see what was committed while it waited for another. Postgres
+/// (17 and later end a transaction after transaction_timeout: the limits here take its place.) It
 /// gives up work for a client that has died, so that its locks are free again. JIT compilation of a statement of ours would take longer
 /// than running it.
 fn begin(access: &str, within: Duration) -> String {
@@ -241,7 +242,8 @@ fn begin(access: &str, within: Duration) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED {access}; SET LOCAL statement_timeout = {within}; \
          SET LOCAL lock_timeout = {within}; SET LOCAL idle_in_transaction_session_timeout = 60000; \
-         SET LOCAL client_connection_check_interval = 5000; SET LOCAL jit = off"
+         SET LOCAL client_connection_check_interval = 5000; SET LOCAL jit = off; \
+         SELECT set_config('transaction_timeout', '0', true) WHERE current_setting('transaction_timeout', true) IS NOT NULL"
     )
 }
 

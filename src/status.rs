@@ -1,6 +1,9 @@
 //! The state of the view, and its problems.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use jiff::{
     SignedDuration, Timestamp,
@@ -16,6 +19,11 @@ use crate::{
     view::contents::{Refresh, View},
 };
 
+/// Reads some 20 days of reports.
+const SOURCE_READ_WITHIN: Duration = Duration::from_secs(30);
+/// A day with fewer than one stock for this many of a usual day is a problem.
+const FEW: i64 = 2;
+
 /// Everything that `treemap status` shows.
 #[derive(Debug)]
 pub struct Status {
@@ -27,6 +35,8 @@ pub struct Status {
     pub next_tick: Option<Timestamp>,
     /// How many trading days the newest report is behind today.
     pub lag: Option<usize>,
+    /// Changes of a source table are not counted by Postgres: only a new day is noticed before the next tick.
+    pub uncounted: bool,
     /// Problems that ops should fix, one sentence each; empty when all is well.
     pub problems: Vec<String>,
 }
@@ -43,18 +53,25 @@ impl Status {
         if !problems.is_empty() {
             problems.push("mend the above with: treemap migrate".into());
         }
+        let mut uncounted = false;
         match &view {
             // The differences already include these.
             View::Missing | View::Foreign => {}
             View::Unpopulated => problems.push("the view was never filled; fill it with: treemap refresh".into()),
-            View::Populated(contents) => problems.extend(staleness(contents.freshness, tolerance)),
+            View::Populated(contents) => {
+                problems.extend(staleness(contents.freshness, tolerance));
+                if let Some(source) = Source::read(session).await? {
+                    uncounted = source.uncounted;
+                    problems.extend(source.problems(contents.freshness.data_date));
+                }
+            }
         }
         let now = Timestamp::now();
         let today = now.to_zoned(clock.zone.clone()).date();
         let lag =
             view.contents().and_then(|contents| contents.freshness.data_date).map(|date| trading_days(date, today));
         let next_tick = clock.schedule.as_ref().and_then(|schedule| schedule.next(now));
-        Ok(Self { view, refreshes, next_tick, lag, problems })
+        Ok(Self { view, refreshes, next_tick, lag, uncounted, problems })
     }
 
     /// The status as JSON.
@@ -86,9 +103,84 @@ impl Status {
             "data_date": date(freshness.data_date),
             "data_lag_trading_days": self.lag,
             "next_tick": text(self.next_tick),
+            "source_changes_counted": !self.uncounted,
             "refreshes": refreshes.collect::<Vec<_>>(),
         })
     }
+}
+
+/// The source tables as they are now.
+struct Source {
+    /// The newest day that is not in the future.
+    newest: Option<Date>,
+    /// How many stocks that day has, and how many a day has usually.
+    stocks: Option<i64>,
+    usual_stocks: Option<i64>,
+    /// Rows with a date in the future: how many, the first date and the last, as Postgres writes them.
+    future: Option<(i64, String, String)>,
+    /// The last refresh has seen all changes that are counted.
+    seen: bool,
+    /// Changes are not counted.
+    uncounted: bool,
+}
+
+impl Source {
+    /// `None` where the role may not look, or an earlier version's functions are there.
+    async fn read(session: &Session) -> Result<Option<Self>, DbError> {
+        const MAY: &str = "SELECT coalesce(has_table_privilege(to_regclass('public.shorts'), 'SELECT') \
+            AND has_function_privilege(to_regprocedure('public.treemap_source_state()'), 'EXECUTE') \
+            AND to_regprocedure('public.treemap_build_view()') IS NOT NULL, false)";
+        session
+            .read("look at the source tables", SOURCE_READ_WITHIN, async {
+                if !session.client().query_typed_one(MAY, &[]).await?.try_get::<_, bool>(0)? {
+                    return Ok(None);
+                }
+                let row = session.client().query_typed_one(include_str!("status/source.sql"), &[]).await?;
+                let future: i64 = row.try_get("future_rows")?;
+                let future = match (future, row.try_get("future_first")?, row.try_get("future_last")?) {
+                    (1.., Some(first), Some(last)) => Some((future, first, last)),
+                    _ => None,
+                };
+                Ok(Some(Self {
+                    newest: row.try_get("newest")?,
+                    stocks: row.try_get("newest_stocks")?,
+                    usual_stocks: row.try_get("usual_stocks")?,
+                    future,
+                    seen: row.try_get("seen")?,
+                    uncounted: row.try_get("uncounted")?,
+                }))
+            })
+            .await
+    }
+
+    /// What people should look at, where the view holds data up to `served`.
+    fn problems(&self, served: Option<Date>) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some((rows, first, last)) = &self.future {
+            problems.push(format!(
+                "{rows} rows of shorts have a date in the future, {first} to {last}, and are left out of the view; correct or delete them"
+            ));
+        }
+        if let (Some(newest), Some(stocks), Some(usual)) = (self.newest, self.stocks, self.usual_stocks)
+            && stocks * FEW < usual
+        {
+            problems.push(format!(
+                "the newest day, {newest}, has {stocks} stocks, where a day has {usual} usually: was its report cut off? Load it again"
+            ));
+        }
+        if self.seen && self.newest > served {
+            let (newest, served) = (words_of(self.newest), words_of(served));
+            problems.push(format!(
+                "shorts has reports up to {newest} and the view up to {served}, though no change was counted since its last refresh; \
+                 refresh it with: treemap refresh"
+            ));
+        }
+        problems
+    }
+}
+
+fn words_of(date: Option<Date>) -> String {
+    date.map_or_else(|| "no day".into(), |date| date.to_string())
 }
 
 fn staleness(freshness: Freshness, tolerance: Tolerance) -> Vec<String> {

@@ -66,6 +66,7 @@ pub async fn load(db: &Db, tolerance: Tolerance) -> Result<Model, DbError> {
             freshness = Some(Freshness {
                 last_refreshed: row.try_get("last_refreshed")?,
                 data_date: row.try_get("data_date")?,
+                future_rows: row.try_get("future_rows")?,
             });
         }
         Ok(())

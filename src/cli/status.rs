@@ -50,6 +50,12 @@ fn print(status: &State, clock: &Clock) {
         |tick| format!("{}, in {}", tick.to_zoned(clock.zone.clone()), words(-age(tick))),
     );
     rows.push(vec!["next tick".into(), next]);
+    let changes = if status.uncounted {
+        "not counted by Postgres (a foreign table, or Citus): only a new day is noticed before the next tick"
+    } else {
+        "counted by Postgres"
+    };
+    rows.push(vec!["source changes".into(), changes.into()]);
     table::print(&rows);
     print_log(&status.refreshes);
     if status.problems.is_empty() {

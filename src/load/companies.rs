@@ -1,19 +1,23 @@
 //! Loads the ASX list of companies into `"company-metadata"`: code, name and industry group. A company on the list is
 //! updated or added. A company that is not on the list stays: its short positions may still be reported.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, path::Path, time::Duration};
 
 use csv::{ReaderBuilder, StringRecord};
 use tokio_postgres::types::Type;
 
-use super::{Refused, read, text::decode};
+use super::{
+    Refused, read,
+    text::{Characters, decode, delimiter, is_blank, is_note},
+};
 use crate::postgres::{Session, error::DbError};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// The published layouts differ in title lines, column order, letter case and extra columns. Columns are found by name.
 const CODE: &str = "ASX code";
 const NAME: &str = "Company name";
-const INDUSTRY: &str = "GICS industry group";
+/// The first is what ASX writes; the others are what people make of it.
+const INDUSTRY: [&str; 5] = ["GICS industry group", "Industry group", "Industry", "GICS sector", "Sector"];
 
 /// Companies by code: name and industry group.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,9 +42,26 @@ impl Companies {
         read(path).and_then(|bytes| Self::parse(&bytes)).map_err(|reason| Refused { path: path.to_owned(), reason })
     }
 
+    /// The same companies in characters that the database can hold.
+    fn fit(&self, characters: Characters) -> Result<Self, String> {
+        let mut companies = BTreeMap::new();
+        for (code, (name, industry)) in &self.0 {
+            let fit = |text: &str| {
+                characters.fit(text).map(Cow::into_owned).map_err(|reason| format!("company {code}: {reason}"))
+            };
+            companies.insert(fit(code)?, (fit(name)?, fit(industry)?));
+        }
+        Ok(Self(companies))
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text = decode(bytes)?;
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+        let header = text.lines().find(|line| line.to_ascii_lowercase().contains(&CODE.to_ascii_lowercase()));
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(delimiter(header.unwrap_or_default()))
+            .from_reader(text.as_bytes());
         let mut records = reader.records();
         // Title lines may come before the header. They are skipped.
         let columns = loop {
@@ -51,13 +72,21 @@ impl Companies {
                     }
                 }
                 Some(Err(error)) => return Err(error.to_string()),
-                None => return Err(format!("no line names the columns; expected {CODE:?}, {NAME:?} and {INDUSTRY:?}")),
+                None => return Err(format!("no line names the columns; expected {CODE:?}, {NAME:?} and {:?}", INDUSTRY[0])),
             }
         };
-        let mut companies = BTreeMap::new();
+        let mut companies: BTreeMap<String, (String, String)> = BTreeMap::new();
+        let mut blank = false;
         for record in records {
             let record = record.map_err(|error| error.to_string())?;
             let line = record.position().map_or(0, csv::Position::line);
+            if is_blank(&record) {
+                blank = true;
+                continue;
+            }
+            if blank && is_note(&record) {
+                continue;
+            }
             let [Some(code), Some(name), Some(industry)] = columns.map(|column| record.get(column).map(str::trim))
             else {
                 return Err(format!("line {line} has {} fields: the file may be cut off", record.len()));
@@ -65,12 +94,14 @@ impl Companies {
             if code.is_empty() {
                 return Err(format!("line {line} has no code"));
             }
-            let company = (name.to_owned(), industry.to_owned());
-            if let Some(earlier) = companies.insert(code.to_owned(), company.clone())
-                && earlier != company
-            {
-                return Err(format!("line {line} lists {code} again, as another company"));
-            }
+            match companies.get(code) {
+                // The row with an industry group counts.
+                Some((_, earlier)) if industry.is_empty() && !earlier.is_empty() => continue,
+                Some((same, earlier)) if !earlier.is_empty() && (earlier != industry || same != name) => {
+                    return Err(format!("line {line} lists {code} again, as another company"));
+                }
+                _ => companies.insert(code.to_owned(), (name.to_owned(), industry.to_owned())),
+            };
         }
         if companies.is_empty() {
             return Err("the list has a header and no companies".into());
@@ -81,8 +112,13 @@ impl Companies {
     /// Writes the companies to the table in one transaction. Columns that are not on the list keep their values. No
     /// unique index is needed.
     ///
-    /// Fails: the database fails; then nothing is changed.
-    pub async fn load(&self, session: &Session) -> Result<Loaded, DbError> {
+    /// Fails: the database fails, or cannot store a name; then nothing is changed.
+    pub async fn load(&self, session: &Session) -> anyhow::Result<Loaded> {
+        let fitting = self.fit(super::characters(session).await?).map_err(anyhow::Error::msg)?;
+        Ok(fitting.write(session).await?)
+    }
+
+    async fn write(&self, session: &Session) -> Result<Loaded, DbError> {
         let codes: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let names: Vec<&str> = self.0.values().map(|(name, _)| name.as_str()).collect();
         let industries: Vec<&str> = self.0.values().map(|(_, industry)| industry.as_str()).collect();
@@ -114,7 +150,7 @@ const INSERT: &str = r#"
 /// The positions of code, name and industry group, if this line is the header.
 fn columns(record: &StringRecord) -> Option<[usize; 3]> {
     let place = |name: &str| record.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
-    Some([place(CODE)?, place(NAME)?, place(INDUSTRY)?])
+    Some([place(CODE)?, place(NAME)?, INDUSTRY.iter().find_map(|name| place(name))?])
 }
 
 #[cfg(test)]
@@ -143,5 +179,13 @@ mod tests {
             refusal(b"Company name,ASX code,GICS industry group\nA,A,Banks\nB,A,Banks\n").contains("lists A again")
         );
         assert!(refusal(b"").contains("empty"));
+    }
+
+    #[test]
+    fn a_list_that_a_spreadsheet_saved_again_is_read() {
+        let tabs = b"ASX Code\tCompany Name\tSector\nAB\tA, B LTD\tBanks\n\t\t\n\nSource: ASX\n";
+        assert_eq!(Companies::parse(tabs).unwrap(), company("AB", "A, B LTD", "Banks"));
+        let twice = b"ASX code;Company name;GICS industry group\nAB;A;\nAB;A, B LTD;Banks\nAB;A;\n";
+        assert_eq!(Companies::parse(twice).unwrap(), company("AB", "A, B LTD", "Banks"));
     }
 }

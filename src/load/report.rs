@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use csv::{ReaderBuilder, StringRecord, Writer};
 use jiff::civil::Date;
 
-use super::text::decode;
+use super::text::{Characters, decode, delimiter, is_blank, is_note, number};
 
 const PREFIX: &str = "RR";
 const SUFFIX: &str = "-SSDailyAggShortPos.csv";
@@ -69,16 +69,19 @@ pub struct Report {
 const LONGEST: (usize, usize, usize) = (32, 500, 60);
 
 impl Report {
-    /// Parses a whole report.
+    /// Parses a whole report, for a database that can hold these characters.
     ///
     /// Fails with the reason: the line, what was found and what was expected.
-    pub fn parse(date: Date, bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(date: Date, characters: Characters, bytes: &[u8]) -> Result<Self, String> {
         let text = decode(bytes)?;
         let first_line = text.lines().next().unwrap_or_default();
-        let delimiter = if first_line.contains('\t') { b'\t' } else { b',' };
-        let mut reader = ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
+        let delimiter = delimiter(first_line);
+        // Rows and columns without text, and a note below, are what spreadsheets leave: so lengths are looked at here.
+        let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| error.to_string())?;
-        if !header.iter().map(str::trim).eq(HEADER) {
+        let (names, rest) = (header.iter().take(HEADER.len()), header.iter().skip(HEADER.len()));
+        let named = header.len() >= HEADER.len() && names.zip(HEADER).all(|(name, own)| name.trim().eq_ignore_ascii_case(own));
+        if !named || !rest.into_iter().all(|name| name.trim().is_empty()) {
             let found: String = first_line.chars().take(60).collect();
             return Err(format!(
                 "the first line is no report's header: found {found:?}, expected {:?}",
@@ -91,10 +94,30 @@ impl Report {
         let mut seen: HashMap<String, (u64, StringRecord)> = HashMap::new();
         let mut rows = 0;
         let mut notes = Vec::new();
+        let mut blank = None;
+        let mut below = None;
         for record in reader.records() {
-            let mut record = record.map_err(|error| in_words(&error))?;
+            let mut record = record.map_err(|error| error.to_string())?;
             record.trim();
             let line = record.position().map_or(0, csv::Position::line);
+            let (found, expected) = (record.len(), HEADER.len());
+            if is_blank(&record) {
+                blank = Some(line);
+                continue;
+            }
+            // A row that was cut off has fewer fields too, but no blank line before it.
+            if is_note(&record) && (found >= expected || blank.is_some()) {
+                below = below.or(Some(line));
+                continue;
+            }
+            if let Some(note) = below {
+                return Err(format!("line {note} has text in its first column only, and line {line} is a row: one of them is damaged"));
+            }
+            if found < expected || record.iter().skip(expected).any(|field| !field.is_empty()) {
+                return Err(format!(
+                    "line {line} has {found} fields; expected {expected}: the file may be cut off, or a quote be open"
+                ));
+            }
             let code = &record[1];
             if code.is_empty() {
                 return Err(format!("line {line} has no product code"));
@@ -114,12 +137,14 @@ impl Report {
                 }
                 return Err(format!("lines {earlier} and {line} both report {code}, with different figures"));
             }
-            let number = |column: usize| {
-                number(&record[column]).ok_or_else(|| {
-                    format!("line {line} has {:?} for {:?}; expected a number", &record[column], HEADER[column])
+            let number = |column: usize, text: &str| {
+                number(text, delimiter).ok_or_else(|| {
+                    format!("line {line} has {text:?} for {:?}; expected a number", HEADER[column])
                 })
             };
-            let percent = record[4].parse::<f64>().unwrap_or_default();
+            let percent = record[4].strip_suffix('%').map_or(&record[4], str::trim_end);
+            let written = number(4, percent)?;
+            let percent = written.parse::<f64>().unwrap_or_default();
             if percent < 0.0 {
                 return Err(format!(
                     "line {line} has {:?} for {:?}; expected no negative number",
@@ -129,7 +154,8 @@ impl Report {
             if percent > 100.0 {
                 notes.push(format!("line {line}: {code} is reported with {percent} %, more than there is"));
             }
-            let fields = [&day, &record[0], code, &number(2)?, &number(3)?, &number(4)?];
+            let fit = |text| characters.fit(text).map_err(|reason| format!("line {line}: {reason}"));
+            let fields = [&day, &*fit(&record[0])?, &*fit(code)?, &number(2, &record[2])?, &number(3, &record[3])?, &written];
             copy.write_record(fields).map_err(|error| error.to_string())?;
             rows += 1;
             seen.insert(code.to_owned(), (line, record));
@@ -142,29 +168,6 @@ impl Report {
     }
 }
 
-/// A number in a form that Postgres reads. Empty for a blank or `-`, which mean that there is no value. `None` for any
-/// other text, for NaN and for infinity.
-fn number(text: &str) -> Option<String> {
-    if matches!(text, "" | "-") {
-        return Some(String::new());
-    }
-    let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
-    // Digits and points pass unchanged. Other forms (exponents) are written again as plain decimal numbers.
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    Some(if plain { text.to_owned() } else { value.to_string() })
-}
-
-/// The error of the csv reader, worded like our own errors.
-fn in_words(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths { pos, len, expected_len } => format!(
-            "line {} has {len} fields; expected {expected_len}: the file may be cut off, or a quote be open",
-            pos.as_ref().map_or(0, csv::Position::line)
-        ),
-        _ => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::civil::date;
@@ -173,7 +176,7 @@ mod tests {
 
     fn parse(rows: &str) -> Result<String, String> {
         let text = format!("{}\r\n{rows}", HEADER.join(","));
-        Report::parse(date(2023, 1, 2), text.as_bytes()).map(|report| String::from_utf8(report.copy).unwrap())
+        Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes()).map(|report| String::from_utf8(report.copy).unwrap())
     }
 
     #[test]
@@ -228,7 +231,26 @@ mod tests {
         assert!(parse("A,,1,2,3\n").unwrap_err().contains("line 2 has no product code"));
         assert!(parse("").unwrap_err().contains("no rows"));
         assert!(
-            Report::parse(date(2023, 1, 2), b"<html><body>Not found</body></html>").unwrap_err().contains("<html>")
+            Report::parse(date(2023, 1, 2), Characters::All, b"<html><body>Not found</body></html>").unwrap_err().contains("<html>")
         );
+    }
+
+    #[test]
+    fn a_report_that_a_spreadsheet_saved_again_is_read() {
+        let header = HEADER.join(",").to_uppercase();
+        let text = format!("{header},,\nA LTD,ABC,\"1,234\",\"2,000,000\",0.54%,,\n,,,,,,\n\nSource: ASIC,,,,,,\n");
+        let report = Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(report.copy).unwrap(), "2023-01-02,A LTD,ABC,1234,2000000,0.54\n");
+        let text = format!("{}\nA LTD;ABC;1;200;0,54\n\nA note\n", HEADER.join(";"));
+        let report = Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(report.copy).unwrap(), "2023-01-02,A LTD,ABC,1,200,0.54\n");
+        let refused = |rows: &str, reason: &str| {
+            let refusal = parse(rows).unwrap_err();
+            assert!(refusal.contains(reason), "{rows:?}: {refusal}");
+        };
+        refused("A,ABC,1,2,3\nBETA BA", "line 3 has 1 fields");
+        refused("A,ABC,1,2,3\nA note,,,,\nB,BCD,1,2,3\n", "line 3 has text in its first column only");
+        refused("A,ABC,1,2,3,4\n", "line 2 has 6 fields");
+        refused("A,ABC,\"1,23\",2,3\n", "line 2 has \"1,23\"");
     }
 }

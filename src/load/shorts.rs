@@ -14,6 +14,7 @@ use super::{
     Refused,
     plan::Plan,
     report::{Report, ReportName},
+    text::Characters,
 };
 use crate::postgres::Session;
 
@@ -65,7 +66,8 @@ pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize,
         Some(first) => rows_before(session, *first).await?,
         None => 0,
     };
-    let reader = tokio::task::spawn_blocking(move || read(plan.dates, before, &send));
+    let characters = super::characters(session).await?;
+    let reader = tokio::task::spawn_blocking(move || read(plan.dates, before, characters, &send));
     let mut files = 0;
     while let Some(batch) = batches.recv().await {
         let Batch { days, rows, copy, superseded, refused, notes, files: looked_at } = batch;
@@ -106,14 +108,19 @@ const ROWS_BEFORE: &str = r#"
 
 /// Reads the reports date by date and sends them in batches. Returns early when the receiver is gone.
 /// `rows_before` are the rows of the day before the first.
-fn read(dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>, mut rows_before: usize, batches: &mpsc::Sender<Batch>) {
+fn read(
+    dates: BTreeMap<Date, Vec<(ReportName, PathBuf)>>,
+    mut rows_before: usize,
+    characters: Characters,
+    batches: &mpsc::Sender<Batch>,
+) {
     let mut batch = Batch::default();
     for (date, mut reports) in dates {
         batch.files += reports.len();
         // Take the highest valid revision. When a revision is refused, the one before it is tried, so that the date
         // does not lose its data.
         while let Some((_, path)) = reports.pop() {
-            match super::read(&path).and_then(|bytes| Report::parse(date, &bytes)) {
+            match super::read(&path).and_then(|bytes| Report::parse(date, characters, &bytes)) {
                 Ok(report) => {
                     let file = path.display();
                     batch.notes.extend(report.notes.iter().map(|note| format!("{file}: {note}")));

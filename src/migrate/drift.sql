@@ -1,6 +1,5 @@
 -- What differs between this database and the migrations of this binary, as sentences; no row when nothing does.
--- $1: the view's definition; $2 to $4: the bodies of refresh_treemap_data, get_treemap_data and treemap_source_state, each as the
--- newest migration that defines it has it.
+-- $1: the view's definition; $2: the signatures of the functions; $3: their bodies. Each as the newest migration that defines it has it.
 WITH source (relation, columns) AS (
     VALUES ('public.shorts', ARRAY['DATE', 'PRODUCT', 'PRODUCT_CODE', 'REPORTED_SHORT_POSITIONS', 'TOTAL_PRODUCT_IN_ISSUE',
             'PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS']),
@@ -10,6 +9,12 @@ view AS (
     SELECT oid, relispopulated, coalesce(obj_description(oid, 'pg_class'), '') AS comment
     FROM pg_catalog.pg_class
     WHERE oid = to_regclass('public.mv_treemap_data') AND relkind = 'm'
+),
+-- What refresh_treemap_data() runs as: the owner of the view, since nobody else may refresh it.
+owner AS (
+    SELECT r.oid, r.rolname AS name, r.rolsuper OR r.rolbypassrls AS sees_all_rows
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+    WHERE c.oid = to_regclass('public.mv_treemap_data')
 )
 SELECT format('table %s is missing', relation) AS difference
 FROM source
@@ -19,6 +24,17 @@ SELECT format('table %s has no column "%s"', relation, name)
 FROM source, unnest(columns) AS name
 WHERE to_regclass(relation) IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(relation) AND attname = name AND NOT attisdropped)
+UNION ALL
+SELECT format('column "%s" of public.shorts is %s; expected %s', name, format_type(atttypid, NULL),
+    CASE name WHEN 'DATE' THEN 'timestamp or date' WHEN 'PRODUCT_CODE' THEN 'text' ELSE 'a number, or text' END)
+FROM pg_catalog.pg_attribute CROSS JOIN LATERAL (SELECT attname) AS column_of (name)
+WHERE attrelid = to_regclass('public.shorts') AND attnum > 0 AND NOT attisdropped AND atttypid <> ALL (CASE name
+    WHEN 'DATE' THEN ARRAY['timestamp', 'date']
+    WHEN 'PRODUCT_CODE' THEN ARRAY['text', 'varchar']
+    WHEN 'PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS'
+        THEN ARRAY['float8', 'float4', 'numeric', 'text', 'varchar', 'int4', 'int8']
+    ELSE ARRAY[format_type(atttypid, NULL)]
+END::regtype[])
 UNION ALL
 SELECT 'table public.treemap_refreshes is missing'
 WHERE to_regclass('public.treemap_refreshes') IS NULL
@@ -49,8 +65,48 @@ WHERE NOT EXISTS (
     WHERE i.indrelid = view.oid AND c.relname = wanted.name AND i.indisvalid
         AND (wanted.name <> 'idx_mv_treemap_unique' OR i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL))
 UNION ALL
-SELECT format('function %s is missing or another than this version''s', wanted.signature)
-FROM (VALUES ('public.refresh_treemap_data(timestamptz, text, boolean)', $2),
-        ('public.get_treemap_data(text, integer, text)', $3), ('public.treemap_source_state()', $4))
-    AS wanted (signature, body)
-WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid = to_regprocedure(wanted.signature) AND prosrc = wanted.body)
+SELECT 'materialized view public.mv_treemap_data reads another table than ' || relation || ': that was renamed, or made anew'
+FROM view CROSS JOIN source
+WHERE to_regclass(relation) IS NOT NULL AND NOT EXISTS (
+    SELECT
+    FROM pg_catalog.pg_rewrite r
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+    WHERE r.ev_class = view.oid AND d.refobjid = to_regclass(relation))
+UNION ALL
+SELECT format('function %s is missing or another than this version''s', signature)
+FROM unnest($2::text[], $3::text[]) AS wanted (signature, body)
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid = to_regprocedure(signature) AND prosrc = body)
+UNION ALL
+SELECT format('function %s belongs to %s and the view to %s: it cannot refresh it', pg_proc.oid::regprocedure, pg_get_userbyid(proowner), owner.name)
+FROM pg_catalog.pg_proc CROSS JOIN owner
+WHERE pg_proc.oid IN (SELECT to_regprocedure(signature) FROM unnest($2::text[]) AS signature) AND proowner <> owner.oid
+UNION ALL
+SELECT format('table public.treemap_refreshes belongs to %s and the view to %s', pg_get_userbyid(relowner), owner.name)
+FROM pg_catalog.pg_class CROSS JOIN owner
+WHERE pg_class.oid = to_regclass('public.treemap_refreshes') AND relowner <> owner.oid
+UNION ALL
+SELECT format('role %s, which owns the view, may not read %s: GRANT SELECT ON %s TO %I', owner.name, relation, relation, owner.name)
+FROM owner CROSS JOIN source
+WHERE to_regclass(relation) IS NOT NULL AND NOT has_table_privilege(owner.oid, to_regclass(relation), 'SELECT')
+UNION ALL
+SELECT format('row level security of %s hides rows from role %s, which owns the view: ALTER ROLE %I BYPASSRLS, or '
+    'ALTER TABLE %s DISABLE ROW LEVEL SECURITY', relation, owner.name, owner.name, relation)
+FROM owner CROSS JOIN source JOIN pg_catalog.pg_class c ON c.oid = to_regclass(relation)
+WHERE c.relrowsecurity AND NOT owner.sees_all_rows
+    AND (c.relforcerowsecurity OR NOT pg_has_role(owner.oid, c.relowner, 'USAGE'))
+UNION ALL
+SELECT format('anybody may call function %s: its privileges were lost', oid::regprocedure)
+FROM pg_catalog.pg_proc
+WHERE oid IN (SELECT to_regprocedure(signature) FROM unnest($2::text[]) AS signature) AND EXISTS (
+    SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) AS granted WHERE granted.grantee = 0)
+UNION ALL
+SELECT format('anybody may read %s', c.oid::regclass)
+FROM pg_catalog.pg_class c
+WHERE c.oid IN (to_regclass('public.mv_treemap_data'), to_regclass('public.treemap_refreshes')) AND EXISTS (
+    SELECT FROM aclexplode(c.relacl) AS granted WHERE granted.grantee = 0)
+UNION ALL
+SELECT format('role service_role may not read %s', c.oid::regclass)
+FROM pg_catalog.pg_class c
+WHERE c.oid IN (to_regclass('public.mv_treemap_data'), to_regclass('public.treemap_refreshes'))
+    AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'service_role')
+    AND NOT has_table_privilege('service_role', c.oid, 'SELECT')

@@ -72,6 +72,8 @@ impl Kind {
             SqlState::UNDEFINED_COLUMN => Self::MissingColumn,
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => Self::NotPopulated,
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly,
+            // How a standby refuses BEGIN READ WRITE.
+            SqlState::FEATURE_NOT_SUPPORTED if report.routine() == Some("call_bool_check_hook") => Self::ReadOnly,
             SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict,
             SqlState::CARDINALITY_VIOLATION => Self::Duplicates,
             SqlState::UNIQUE_VIOLATION if is_of_the_view(report) => Self::Duplicates,

@@ -53,6 +53,7 @@ pub async fn keep_fresh(
         last_handled: None,
         change: None,
         next_look: Instant::now(),
+        uncounted: false,
     };
     let mut backoff = Backoff::new(FIRST_PAUSE);
     let log = |words: &str| tracing::error!("cannot keep the view fresh; retrying: {words}");
@@ -87,6 +88,8 @@ struct Refreshes {
     last_handled: Option<Timestamp>,
     change: Option<Change>,
     next_look: Instant,
+    /// Whether it was logged that changes are not counted.
+    uncounted: bool,
 }
 
 impl Refreshes {
@@ -168,8 +171,10 @@ impl Refreshes {
 
     /// Looks at the source; true when a change of it has waited long enough.
     async fn change_is_due(&mut self, sources: SourceConfig) -> Result<bool, DbError> {
-        const STATEMENT: &str = "SELECT public.treemap_source_state(), \
-            (SELECT source_state FROM public.treemap_refreshes ORDER BY id DESC LIMIT 1)";
+        // What the view holds is what the row of the log with the same last_refreshed has computed; others may be of another database.
+        const STATEMENT: &str = "SELECT public.treemap_source_state(), (SELECT source_state FROM public.treemap_refreshes \
+            WHERE last_refreshed IS NOT DISTINCT FROM (SELECT max(last_refreshed) FROM public.mv_treemap_data) \
+            ORDER BY finished_at DESC LIMIT 1)";
         let mut states: (Option<String>, Option<String>) = (None, None);
         self.primary
             .rows("look at the source tables", SOURCE_STATE_WITHIN, STATEMENT, &[], |row| {
@@ -179,6 +184,13 @@ impl Refreshes {
             .await?;
         let (state, refreshed) = states;
         let now = Instant::now();
+        if !self.uncounted && state.as_deref().is_some_and(|state| state.contains("uncounted")) {
+            self.uncounted = true;
+            tracing::warn!(
+                "Postgres does not count the changes of a source table (a foreign table, or Citus): a new day is noticed, \
+                 and a change of an older one only by the next tick of the schedule"
+            );
+        }
         if state == refreshed {
             self.change = None;
             return Ok(false);

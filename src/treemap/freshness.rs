@@ -9,8 +9,10 @@ use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 pub struct Freshness {
     /// The view's `last_refreshed`.
     pub last_refreshed: Option<Timestamp>,
-    /// The anchor: the date of the newest report.
+    /// The anchor: the date of the newest report that is not in the future.
     pub data_date: Option<Date>,
+    /// Rows of the source with a date in the future, which the view leaves out.
+    pub future_rows: i64,
 }
 
 /// How old an answer may be before it is stale.

@@ -68,6 +68,7 @@ impl View {
                     freshness: Freshness {
                         last_refreshed: row.try_get("last_refreshed")?,
                         data_date: row.try_get("data_date")?,
+                        future_rows: row.try_get("future_rows")?,
                     },
                 }))
             })
@@ -93,7 +94,7 @@ impl View {
 /// A row of the refresh log.
 #[derive(Debug)]
 pub struct Refresh {
-    /// The number of the refresh.
+    /// Its key in the log: microseconds since 1970.
     pub id: i64,
     /// The tick of the schedule that caused it; `None` for a refresh by hand or after a change of the source.
     pub tick: Option<Timestamp>,
@@ -115,7 +116,7 @@ impl Refresh {
     /// Fails: the database cannot be reached, or the role may not read the log.
     pub async fn newest(session: &Session) -> Result<Vec<Self>, DbError> {
         const STATEMENT: &str = "SELECT id, tick, started_at, finished_at, row_count, data_date, who \
-            FROM public.treemap_refreshes ORDER BY id DESC LIMIT 5";
+            FROM public.treemap_refreshes ORDER BY finished_at DESC LIMIT 5";
         session
             .read("read the log of refreshes", BOUND, async {
                 let rows = session.client().query_typed(STATEMENT, &[]).await?;

@@ -5,5 +5,6 @@ SELECT
     ARRAY(SELECT period_name FROM public.mv_treemap_data GROUP BY period_name ORDER BY period_name COLLATE "C") AS periods,
     ARRAY(SELECT count(*) FROM public.mv_treemap_data GROUP BY period_name ORDER BY period_name COLLATE "C") AS stocks,
     last_refreshed,
-    data_date
+    data_date,
+    future_rows
 FROM freshness

@@ -3,7 +3,7 @@
 -- One row per industry of a list, in the order in which the lists are read; its stocks as arrays with their places, since an
 -- aggregate promises no order. Each ranked window query reads one period and view mode, in the order of the index that
 -- migration 004 made for it, and the window's run condition stops it early.
-SELECT period.name AS period_name, view_mode, industry, product_codes, short_positions, places, last_refreshed, data_date
+SELECT period.name AS period_name, view_mode, industry, product_codes, short_positions, places, last_refreshed, data_date, future_rows
 FROM unnest($1::text[]) WITH ORDINALITY AS period (name, number)
 CROSS JOIN LATERAL (
     SELECT 0 AS view_mode, industry COLLATE "C" AS industry, array_agg(product_code) AS product_codes,

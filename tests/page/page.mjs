@@ -1,0 +1,425 @@
+// The page in a real Chromium: node page.mjs BASE_URL SCENARIO. Exit status 0, or 1 with one sentence about what failed.
+// Where the caller has to do something in between, this prints "READY <step>" and goes on after a line on stdin.
+// CHROMIUM: the browser's path. SCREENSHOTS: a folder for screenshots.
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const [base, scenario] = process.argv.slice(2);
+const origin = new URL(base ?? "http://missing").origin;
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const PATIENCE = 5000;
+const DESKTOP = { viewport: { width: 1280, height: 800 }, colorScheme: "light" };
+
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+async function ready(step) {
+  console.log(`READY ${step}`);
+  const { done } = await lines.next();
+  check(!done, `the caller goes on after "READY ${step}"`);
+}
+
+function check(holds, expectation) {
+  if (!holds) throw new Error(`Expected: ${expectation}.`);
+}
+
+async function eventually(probe, expectation, patience = PATIENCE) {
+  for (const end = Date.now() + patience; Date.now() < end; await new Promise((done) => setTimeout(done, 50))) {
+    if (await probe()) return;
+  }
+  throw new Error(`Expected within ${patience / 1000} s: ${expectation}.`);
+}
+
+// ---- What the scenarios ask of the page
+
+async function open(browser, path = "/", options = {}) {
+  const context = await browser.newContext({ ...DESKTOP, ...options });
+  await context.addInitScript(() => {
+    window.violations = [];
+    document.addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
+  const faults = [];
+  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+  page.on("pageerror", (error) => faults.push(String(error)));
+  page.on("request", (request) => {
+    const url = request.url();
+    if (!url.startsWith(`${origin}/`) && !/^(data|blob):/.test(url)) faults.push(`a request to ${url}`);
+  });
+  await page.goto(base.replace(/\/$/, "") + path);
+  await page.waitForSelector("#picture svg", { state: "attached" });
+  return { page, context, faults };
+}
+
+async function clean({ page, faults }) {
+  check(faults.length === 0, `no console error and no request to another host, but there was: ${faults[0]}`);
+  const violations = await page.evaluate(() => window.violations);
+  check(violations.length === 0, `no violation of the content security policy, but there was: ${violations[0]}`);
+}
+
+async function axe(page, where) {
+  await page.evaluate(axeSource);
+  const found = await page.evaluate(async () =>
+    (await window.axe.run(document)).violations.map(({ id, nodes }) => `${id} at ${nodes[0].target} (${nodes[0].failureSummary})`));
+  check(found.length === 0, `axe finds nothing in ${where}, but it found: ${found.join("; ").replaceAll("\n", " ")}`);
+}
+
+async function noOverflow(page, where) {
+  const [inner, outer] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+  check(inner <= outer, `nothing wider than the window in ${where}, but ${inner} px are in ${outer} px`);
+}
+
+async function screenshot(page, name) {
+  if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
+}
+
+const root = (page, name) => page.evaluate((name) => document.querySelector("#picture svg")?.dataset[name], name);
+const query = (page) => new URL(page.url()).search;
+const banner = (page) => page.locator("#banner").innerText();
+const choose = (page, name, value) => page.locator(`.segment label:has([name=${name}][value=${value}])`).click();
+const pinned = (page) => page.locator("#tip.pinned").isVisible();
+
+async function inWindow(page) {
+  const box = await page.locator("#tip").boundingBox();
+  const { width, height } = page.viewportSize();
+  check(box && box.x >= 0 && box.y >= 0 && box.x + box.width <= width && box.y + box.height <= height, "the tooltip stays inside the window");
+}
+
+// ---- Scenarios
+
+async function whole(browser) {
+  await controls(browser);
+  await tooltip(browser);
+  await industry(browser);
+  await search(browser);
+  await table(browser);
+  await keyboard(browser);
+  await exports_(browser);
+  await sizes(browser);
+}
+
+async function controls(browser) {
+  const tab = await open(browser, "/?mode=nonsense&period=7y&limit=-3");
+  const { page } = tab;
+  check((await root(page, "mode")) === "current" && (await root(page, "limit")) === "10", "invalid values in the URL fall back to the defaults");
+  await page.goto(base);
+  await page.waitForSelector("#picture svg");
+  check(/^Reports up to \d+ \w+ \d{4}$/.test(await page.locator("#date").innerText()), "the data date in the header");
+  check(!(await page.locator("#period").isVisible()), "no period control for positions");
+  check((await page.locator("#picture title").count()) === 0, "no tooltips of the browser's own");
+  await screenshot(page, "light");
+  await axe(page, "light colours");
+
+  await choose(page, "mode", "change");
+  await eventually(async () => (await root(page, "mode")) === "change", "the picture of the change");
+  await page.locator("#period select").selectOption("1y");
+  await eventually(async () => (await root(page, "period")) === "1y", "the picture of one year");
+  await page.locator("select[name=limit]").selectOption("5");
+  await eventually(async () => (await root(page, "limit")) === "5", "the picture of five stocks per industry");
+  check(query(page) === "?mode=change&period=1y&limit=5", `the state in the URL, not "${query(page)}"`);
+  check((await page.title()).includes("1 year"), "the answered period in the title");
+  await page.goBack();
+  await eventually(async () => (await root(page, "limit")) === "10", "the back button takes the limit back");
+  check((await page.locator("select[name=limit]").inputValue()) === "10", "the control shows the limit that came back");
+  await page.reload();
+  await eventually(async () => (await root(page, "period")) === "1y" && (await root(page, "mode")) === "change", "the state after a reload");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function tooltip(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  const box = await page.locator("#picture svg").boundingBox();
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  await page.mouse.move(box.x + box.width - 5, box.y + box.height - 5);
+  await page.locator("#tip").waitFor();
+  await inWindow(page);
+  const text = await page.locator("#tip").innerText();
+  check(["Position now", "Position then", "Change", "Report"].every((word) => text.includes(word)), `all facts in the tooltip, not only "${text}"`);
+  await page.mouse.click(box.x + box.width - 5, box.y + box.height - 5);
+  check(await pinned(page), "a click pins the tooltip");
+  await inWindow(page);
+  await page.mouse.move(box.x + 60, box.y + 160);
+  check((await page.locator("#tip strong").innerText()) === text.split(" ")[0], "a pinned tooltip stays");
+  await page.keyboard.press("Escape");
+  check(!(await pinned(page)), "Esc unpins the tooltip");
+  await page.locator(".tile").first().click();
+  check(await pinned(page), "a click pins again");
+  await page.locator("h1").click();
+  check(!(await page.locator("#tip").isVisible()), "a click elsewhere unpins");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function industry(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  const name = await page.evaluate(() => document.querySelector(".head[role=button]").parentElement.dataset.industry);
+  const inside = () => root(page, "industry");
+  await page.locator(".head[role=button]").first().click();
+  await eventually(async () => (await inside()) === name, "a click on its head opens an industry");
+  check(new URL(page.url()).searchParams.get("industry") === name, "the industry in the URL");
+  check((await page.locator("#crumb").innerText()).includes(name), "the industry in the crumb");
+  check(Number(await root(page, "limit")) === 100, "a hundred stocks in an open industry");
+  await screenshot(page, "industry");
+  await axe(page, "an open industry");
+  await page.keyboard.press("Escape");
+  await eventually(async () => (await inside()) === undefined, "Esc closes the industry");
+  await page.locator(".head[role=button]").first().focus();
+  await page.keyboard.press("Enter");
+  await eventually(async () => (await inside()) === name, "Enter on its head opens an industry");
+  await page.locator("#all").click();
+  await eventually(async () => (await inside()) === undefined, "the crumb closes the industry");
+  await page.locator(".tile").first().click();
+  await page.locator("#tip button").click();
+  await eventually(async () => (await inside()) !== undefined, "the button in a pinned tooltip opens its industry");
+  await page.goBack();
+  await eventually(async () => (await inside()) === undefined, "the back button closes the industry");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function search(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  const code = await page.evaluate(() => [...document.querySelectorAll(".tile")].at(-1).dataset.code);
+  const pushes = await page.evaluate(() => history.length);
+  await page.locator("#search").pressSequentially(code.toLowerCase());
+  check(query(page) === `?q=${code.toLowerCase()}`, "the search in the URL");
+  check((await page.evaluate(() => history.length)) === pushes, "typing adds no steps to the history");
+  const hits = await page.locator(".tile.hit").count();
+  check(hits >= 1, "the stock is marked");
+  check((await page.locator("#count").innerText()) === `${hits} of ${await page.locator(".tile").count()} stocks`, "the count of matches");
+  const other = page.locator(".tile:not(.hit)").first();
+  check(Number(await other.evaluate((tile) => getComputedStyle(tile).opacity)) < 0.5, "the others are dimmed");
+  await page.keyboard.press("Enter");
+  check((await page.evaluate(() => document.activeElement.dataset.code)) === code, "Enter focuses the match");
+  await page.locator("#search").fill("no such company");
+  check((await page.locator("#count").innerText()).startsWith("none of"), "a search without matches says so");
+  await page.locator("#search").focus();
+  await page.keyboard.press("Escape");
+  check((await page.locator("#search").inputValue()) === "" && query(page) === "", "Esc clears the search");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function table(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  const stocks = await page.locator(".tile").count();
+  await choose(page, "view", "table");
+  await page.locator("#table table").waitFor();
+  check(!(await page.locator("#picture").isVisible()), "the table stands in place of the picture");
+  check((await page.locator("tbody tr").count()) === stocks, "a row for each tile");
+  check(await page.locator("#period").isVisible(), "the period control beside the earlier positions");
+  const codes = () => page.locator("tbody th").allInnerTexts();
+  await page.locator("thead button", { hasText: "Code" }).click();
+  check((await page.locator("th[aria-sort]").getAttribute("aria-sort")) === "ascending", "aria-sort says ascending");
+  const sorted = await codes();
+  check(sorted.join() === [...sorted].sort((a, b) => a.localeCompare(b)).join(), "the rows in the order of their codes");
+  await page.locator("thead button", { hasText: "Code" }).click();
+  check((await codes()).join() === sorted.reverse().join(), "the other direction at the second click");
+  await page.locator("#search").fill(sorted[0]);
+  check((await page.locator("tbody tr:visible").count()) < stocks, "the search filters the table");
+  await page.locator("#search").fill("");
+  await axe(page, "the table");
+  await page.goBack();
+  await eventually(() => page.locator("#picture").isVisible(), "the back button shows the picture");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function keyboard(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  const active = (name) => page.evaluate((name) => document.activeElement.dataset[name], name);
+  let stops = 0;
+  for (; stops < 20 && (await active("code")) === undefined; stops += 1) await page.keyboard.press("Tab");
+  check(stops < 20, "the Tab key reaches a tile");
+  check(await page.locator("#tip").isVisible(), "the tooltip at the focus");
+  await inWindow(page);
+  await page.keyboard.press("End");
+  const last = await active("code");
+  await inWindow(page);
+  await page.keyboard.press("Home");
+  const first = await active("code");
+  check(first !== last, "Home and End reach different tiles");
+  check((await page.locator('#picture [tabindex="0"]').count()) === 1, "all tiles are one tab stop");
+  await page.keyboard.press("ArrowUp");
+  check(await page.evaluate(() => document.activeElement.matches(".head[role=button]")), "the arrow up reaches the head of the industry");
+  await page.keyboard.press("ArrowDown");
+  const codes = new Set();
+  for (let step = 0; step < 8; step += 1) {
+    await page.keyboard.press("ArrowRight");
+    codes.add(await active("code"));
+  }
+  check(codes.size > 2, "the arrow right walks over tiles");
+  await page.keyboard.press("Home");
+  await page.keyboard.press("Enter");
+  check(await pinned(page), "Enter pins the tooltip");
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await eventually(async () => (await root(page, "industry")) !== undefined, "the button in the tooltip opens the industry by keyboard");
+  const name = await root(page, "industry");
+  await eventually(async () => (await active("code")) !== undefined, "the focus is on a tile of the open industry");
+  await page.keyboard.press("Escape");
+  await eventually(async () => (await root(page, "industry")) === undefined, "Esc closes the industry by keyboard");
+  await eventually(() => page.evaluate((name) => document.activeElement.closest(".industry")?.dataset.industry === name, name), "the focus is back at the industry");
+  await page.keyboard.press("Shift+Tab");
+  check(await page.evaluate(() => !document.activeElement.closest("#picture")), "Shift and Tab leave the picture");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function exports_(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  for (const [label, ending] of [["Picture as SVG", "svg"], ["Picture as PNG", "png"], ["Table as CSV", "csv"]]) {
+    await page.locator("#export summary").click();
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#menu").getByText(label).click()]);
+    check(download.suggestedFilename().endsWith(`.${ending}`), `a file *.${ending}, not ${download.suggestedFilename()}`);
+    const start = readFileSync(await download.path()).subarray(0, 5).toString("latin1");
+    check(ending === "csv" || start.includes({ svg: "<svg", png: "PNG" }[ending]), `a true ${label}`);
+  }
+  await page.locator("#export summary").click();
+  await page.locator("#copy").click();
+  await eventually(async () => /link/i.test(await page.locator("#live").textContent()), "an answer to Copy link");
+  if (!(await page.locator("#export").evaluate((details) => details.open))) await page.locator("#export summary").click();
+  await page.keyboard.press("Escape");
+  check(!(await page.locator("#export").evaluate((details) => details.open)), "Esc closes the menu");
+  await page.emulateMedia({ media: "print" });
+  check(!(await page.locator("#controls").isVisible()), "no controls in print");
+  check((await page.locator("#date").isVisible()) && (await page.locator("#picture svg").isVisible()), "picture and date in print");
+  await clean(tab);
+  await tab.context.close();
+}
+
+async function sizes(browser) {
+  const dark = await open(browser, "/?mode=change", { colorScheme: "dark" });
+  await axe(dark.page, "dark colours");
+  await choose(dark.page, "mode", "current");
+  await eventually(async () => (await root(dark.page, "mode")) === "current", "the picture of positions in dark colours");
+  await screenshot(dark.page, "dark");
+  const light = dark.page.waitForRequest((request) => request.url().includes("theme=light"));
+  await dark.page.emulateMedia({ colorScheme: "light" });
+  await light;
+  await choose(dark.page, "view", "table");
+  await dark.page.emulateMedia({ colorScheme: "dark" });
+  await dark.page.locator("#table table").waitFor();
+  await axe(dark.page, "the table in dark colours");
+  await clean(dark);
+  await dark.context.close();
+
+  const phone = await open(browser, "/", { viewport: { width: 390, height: 844 } });
+  const { width, height } = await phone.page.locator("#picture svg").boundingBox();
+  check(height > 1.9 * width, "a tall picture on a phone");
+  await screenshot(phone.page, "phone");
+  for (const path of ["/", "/?mode=change&period=max", "/?view=table"]) {
+    await phone.page.setViewportSize({ width: 320, height: 640 });
+    await phone.page.goto(base.replace(/\/$/, "") + path);
+    await phone.page.waitForSelector("#picture svg", { state: "attached" });
+    await noOverflow(phone.page, `a window of 320 px at ${path}`);
+  }
+  const wide = phone.page.waitForRequest((request) => /width=9\d\d&/.test(request.url()));
+  await phone.page.setViewportSize({ width: 1000, height: 700 });
+  await wide;
+  await clean(phone);
+  await phone.context.close();
+
+  const plain = await browser.newContext({ ...DESKTOP, javaScriptEnabled: false });
+  const page = await plain.newPage();
+  await page.goto(base);
+  check(await page.locator("noscript img, img").first().isVisible(), "a picture without JavaScript");
+  check(!(await page.locator("#controls").isVisible()), "no dead controls without JavaScript");
+  await plain.close();
+}
+
+async function live(browser) {
+  const tab = await open(browser);
+  const { page } = tab;
+  const before = await root(page, "version");
+  await page.evaluate(() => { window.sameDocument = true; });
+  await page.waitForTimeout(500); // the stream opens
+  await ready("loaded");
+  await eventually(async () => (await root(page, "version")) !== before, "the new version without a reload");
+  check((await page.locator(".tile.changed").count()) > 0, "the changed tiles are marked");
+  check(await page.evaluate(() => window.sameDocument === true), "the document is still the same");
+  check(/^New data: reports up to/.test(await page.locator("#live").textContent()), "the new data are announced");
+  await screenshot(page, "live");
+  await eventually(async () => (await page.locator(".changed").count()) === 0, "the marks go after 3 s");
+  await clean(tab);
+}
+
+async function hidden(browser) {
+  const context = await browser.newContext(DESKTOP);
+  await context.addInitScript(() => {
+    window.away = false;
+    Object.defineProperty(document, "hidden", { get: () => window.away });
+    Object.defineProperty(document, "visibilityState", { get: () => (window.away ? "hidden" : "visible") });
+  });
+  const page = await context.newPage();
+  const watches = new Set();
+  page.on("request", (request) => request.url().endsWith("/WatchTreemap") && watches.add(request));
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (request) => watches.delete(request));
+  const turn = (away) => page.evaluate((away) => {
+    window.away = away;
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, away);
+  await page.goto(base);
+  await eventually(() => watches.size === 1, "one WatchTreemap request while visible");
+  await turn(true);
+  await eventually(() => watches.size === 0, "no WatchTreemap request while hidden");
+  await page.waitForTimeout(2500); // longer than the first wait for a new connection
+  check(watches.size === 0, "still no WatchTreemap request while hidden");
+  await turn(false);
+  await eventually(() => watches.size === 1, "one WatchTreemap request when visible again");
+}
+
+async function restart(browser) {
+  const { page, context } = await open(browser);
+  const tiles = await page.locator(".tile").count();
+  await ready("loaded");
+  await eventually(async () => (await banner(page)).includes("does not answer"), "the banner that the server does not answer", 15_000);
+  check((await page.locator(".tile").count()) === tiles && (await page.locator("#picture svg").isVisible()), "the old picture stays");
+  await screenshot(page, "gone");
+  await axe(page, "the page without its server");
+  const watch = page.waitForRequest((request) => request.url().endsWith("/WatchTreemap"), { timeout: 45_000 });
+  await ready("gone");
+  await eventually(async () => !(await banner(page)).includes("does not answer"), "the banner goes when the server is back", 40_000);
+  await watch;
+  await eventually(async () => !(await banner(page)).includes("back"), "the word that the server is back goes, too", 8000);
+
+  await context.setOffline(true);
+  await eventually(async () => (await banner(page)).includes("offline"), "the offline banner");
+  check((await page.locator(".tile").count()) === tiles, "the picture stays offline");
+  await context.setOffline(false);
+  await eventually(async () => !(await banner(page)).includes("offline"), "no offline banner when online again");
+}
+
+async function stale(browser) {
+  const tab = await open(browser);
+  await eventually(async () => /^These data are stale: refreshed .+ ago\.$/.test((await banner(tab.page)).trim()), "the banner for stale data");
+  await screenshot(tab.page, "stale");
+  await axe(tab.page, "the page with stale data");
+  await clean(tab);
+}
+
+// ---- Start
+
+const scenarios = { whole, live, hidden, restart, stale };
+let status = 1;
+let browser;
+try {
+  check(base && scenarios[scenario], `node page.mjs BASE_URL ${Object.keys(scenarios).join("|")}`);
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium-headless-shell", args: ["--no-sandbox"] });
+  await scenarios[scenario](browser);
+  status = 0;
+} catch (error) {
+  const at = /page\.mjs:\d+/.exec(error.stack.split("\n").filter((line) => !/check|eventually|node_modules/.test(line)).join("\n"));
+  console.error(`${error.message.split("\n")[0]} (${at ?? scenario})`);
+}
+await browser?.close();
+process.exit(status);
