@@ -315,7 +315,7 @@ BEGIN
             EXCEPTION WHEN dependent_objects_still_exist THEN
                 GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
                 RAISE dependent_objects_still_exist USING
-                    MESSAGE = 'mv_treemap_data has to be built anew and was left as it is, because other objects depend on it',
+                    MESSAGE = 'mv_treemap_data was left as it is, because other objects depend on it',
                     DETAIL = v_detail,
                     HINT = 'Drop them, migrate, and create them again.';
             END;
@@ -388,6 +388,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
+-- Postgres composes statements for a concurrent refresh that fail where it is on.
+SET quote_all_identifiers = off
 SET jit = off
 AS $refresh$
 -- outcome: 'refreshed', or 'already done': p_tick (or a later tick) is in the log, or p_if_source_changed is set and the
@@ -538,7 +540,10 @@ BEGIN
         coalesce(p_who, concat_ws(' ', session_user, nullif(current_setting('application_name'), ''))), v_future_rows)
     RETURNING id INTO v_id;
     DELETE FROM public.treemap_refreshes
-    WHERE finished_at < (SELECT log.finished_at FROM public.treemap_refreshes log ORDER BY log.finished_at DESC OFFSET 999 LIMIT 1);
+    WHERE (finished_at, place, id) < (
+        SELECT log.finished_at, log.place, log.id FROM public.treemap_refreshes log
+        ORDER BY log.finished_at DESC, log.place DESC, log.id DESC OFFSET 999 LIMIT 1
+    );
 
     PERFORM pg_notify('treemap_refreshed', v_id::text);
     outcome := 'refreshed';

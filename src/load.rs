@@ -55,11 +55,14 @@ async fn characters(session: &Session) -> anyhow::Result<Characters> {
     const STATEMENT: &str = "SELECT current_setting('server_encoding'), format_type(a.atttypid, NULL) \
         FROM (SELECT to_regclass('public.shorts') AS oid) AS shorts \
         LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = shorts.oid AND a.attname = 'DATE'";
-    let row = session.read("look at the database", LOOKED_WITHIN, session.client().query_typed_one(STATEMENT, &[])).await?;
+    let row =
+        session.read("look at the database", LOOKED_WITHIN, session.client().query_typed_one(STATEMENT, &[])).await?;
     if let Some(kind) = row.try_get::<_, Option<&str>>(1)?
         && !matches!(kind, "timestamp without time zone" | "date")
     {
-        anyhow::bail!(r#"column "DATE" of public.shorts is {kind}; expected timestamp or date (see: treemap migrate --check)"#);
+        anyhow::bail!(
+            r#"column "DATE" of public.shorts is {kind}; expected timestamp or date (see: treemap migrate --check)"#
+        );
     }
     Ok(Characters::of(row.try_get(0)?))
 }

@@ -76,6 +76,8 @@ pub async fn differences(session: &Session) -> Result<Vec<String>, DbError> {
         [(&view, Type::TEXT), (&signatures, Type::TEXT_ARRAY), (&bodies, Type::TEXT_ARRAY)];
     session
         .read("read the catalog", CATALOG_READ_WITHIN, async {
+            // It would quote the names of types, too, which are compared.
+            session.client().batch_execute("SET LOCAL quote_all_identifiers = off").await?;
             let rows = session.client().query_typed(STATEMENT, &parameters).await?;
             rows.iter().map(|row| row.try_get(0)).collect()
         })

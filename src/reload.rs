@@ -88,7 +88,10 @@ impl Reloader {
         );
         let rows = model.freshness.future_rows;
         if rows > 0 && current.is_none_or(|current| current.freshness.future_rows != rows) {
-            tracing::warn!(rows, "shorts has rows with a date in the future; the treemap leaves them out (see: treemap status)");
+            tracing::warn!(
+                rows,
+                "shorts has rows with a date in the future; the treemap leaves them out (see: treemap status)"
+            );
         }
         self.read_model.publish(model);
         Ok(ReloadResult::Loaded)

@@ -72,19 +72,16 @@ impl Companies {
                     }
                 }
                 Some(Err(error)) => return Err(error.to_string()),
-                None => return Err(format!("no line names the columns; expected {CODE:?}, {NAME:?} and {:?}", INDUSTRY[0])),
+                None => {
+                    return Err(format!("no line names the columns; expected {CODE:?}, {NAME:?} and {:?}", INDUSTRY[0]));
+                }
             }
         };
         let mut companies: BTreeMap<String, (String, String)> = BTreeMap::new();
-        let mut blank = false;
         for record in records {
             let record = record.map_err(|error| error.to_string())?;
             let line = record.position().map_or(0, csv::Position::line);
-            if is_blank(&record) {
-                blank = true;
-                continue;
-            }
-            if blank && is_note(&record) {
+            if is_blank(&record) || is_note(&record, usize::MAX, &text) {
                 continue;
             }
             let [Some(code), Some(name), Some(industry)] = columns.map(|column| record.get(column).map(str::trim))

@@ -80,7 +80,8 @@ impl Report {
         let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| error.to_string())?;
         let (names, rest) = (header.iter().take(HEADER.len()), header.iter().skip(HEADER.len()));
-        let named = header.len() >= HEADER.len() && names.zip(HEADER).all(|(name, own)| name.trim().eq_ignore_ascii_case(own));
+        let named =
+            header.len() >= HEADER.len() && names.zip(HEADER).all(|(name, own)| name.trim().eq_ignore_ascii_case(own));
         if !named || !rest.into_iter().all(|name| name.trim().is_empty()) {
             let found: String = first_line.chars().take(60).collect();
             return Err(format!(
@@ -94,7 +95,6 @@ impl Report {
         let mut seen: HashMap<String, (u64, StringRecord)> = HashMap::new();
         let mut rows = 0;
         let mut notes = Vec::new();
-        let mut blank = None;
         let mut below = None;
         for record in reader.records() {
             let mut record = record.map_err(|error| error.to_string())?;
@@ -102,16 +102,16 @@ impl Report {
             let line = record.position().map_or(0, csv::Position::line);
             let (found, expected) = (record.len(), HEADER.len());
             if is_blank(&record) {
-                blank = Some(line);
                 continue;
             }
-            // A row that was cut off has fewer fields too, but no blank line before it.
-            if is_note(&record) && (found >= expected || blank.is_some()) {
+            if is_note(&record, expected, &text) {
                 below = below.or(Some(line));
                 continue;
             }
             if let Some(note) = below {
-                return Err(format!("line {note} has text in its first column only, and line {line} is a row: one of them is damaged"));
+                return Err(format!(
+                    "line {note} has text in its first column only, and line {line} is a row: one of them is damaged"
+                ));
             }
             if found < expected || record.iter().skip(expected).any(|field| !field.is_empty()) {
                 return Err(format!(
@@ -138,9 +138,8 @@ impl Report {
                 return Err(format!("lines {earlier} and {line} both report {code}, with different figures"));
             }
             let number = |column: usize, text: &str| {
-                number(text, delimiter).ok_or_else(|| {
-                    format!("line {line} has {text:?} for {:?}; expected a number", HEADER[column])
-                })
+                number(text, delimiter)
+                    .ok_or_else(|| format!("line {line} has {text:?} for {:?}; expected a number", HEADER[column]))
             };
             let percent = record[4].strip_suffix('%').map_or(&record[4], str::trim_end);
             let written = number(4, percent)?;
@@ -155,7 +154,8 @@ impl Report {
                 notes.push(format!("line {line}: {code} is reported with {percent} %, more than there is"));
             }
             let fit = |text| characters.fit(text).map_err(|reason| format!("line {line}: {reason}"));
-            let fields = [&day, &*fit(&record[0])?, &*fit(code)?, &number(2, &record[2])?, &number(3, &record[3])?, &written];
+            let fields =
+                [&day, &*fit(&record[0])?, &*fit(code)?, &number(2, &record[2])?, &number(3, &record[3])?, &written];
             copy.write_record(fields).map_err(|error| error.to_string())?;
             rows += 1;
             seen.insert(code.to_owned(), (line, record));
@@ -176,7 +176,8 @@ mod tests {
 
     fn parse(rows: &str) -> Result<String, String> {
         let text = format!("{}\r\n{rows}", HEADER.join(","));
-        Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes()).map(|report| String::from_utf8(report.copy).unwrap())
+        Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes())
+            .map(|report| String::from_utf8(report.copy).unwrap())
     }
 
     #[test]
@@ -231,7 +232,9 @@ mod tests {
         assert!(parse("A,,1,2,3\n").unwrap_err().contains("line 2 has no product code"));
         assert!(parse("").unwrap_err().contains("no rows"));
         assert!(
-            Report::parse(date(2023, 1, 2), Characters::All, b"<html><body>Not found</body></html>").unwrap_err().contains("<html>")
+            Report::parse(date(2023, 1, 2), Characters::All, b"<html><body>Not found</body></html>")
+                .unwrap_err()
+                .contains("<html>")
         );
     }
 

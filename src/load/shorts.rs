@@ -62,11 +62,11 @@ pub async fn load(session: &Session, plan: Plan, mut progress: impl FnMut(usize,
     let mut loaded = Loaded { refused: plan.refused, ..Loaded::default() };
     // One batch may wait while another is written. The reader never gets further ahead.
     let (send, mut batches) = mpsc::channel(1);
+    let characters = super::characters(session).await?;
     let before = match plan.dates.keys().next() {
         Some(first) => rows_before(session, *first).await?,
         None => 0,
     };
-    let characters = super::characters(session).await?;
     let reader = tokio::task::spawn_blocking(move || read(plan.dates, before, characters, &send));
     let mut files = 0;
     while let Some(batch) = batches.recv().await {

@@ -36,9 +36,15 @@ pub fn is_blank(record: &StringRecord) -> bool {
     record.iter().all(|field| field.trim().is_empty())
 }
 
-/// A row with text in its first column only. Below a table that is a note.
-pub fn is_note(record: &StringRecord) -> bool {
-    record.iter().skip(1).all(|field| field.trim().is_empty())
+/// A note below a table: text in the first column only, in a row that is as wide as the table, or after a line without text. A row that
+/// was cut off has neither.
+pub fn is_note(record: &StringRecord, width: usize, text: &str) -> bool {
+    let alone = record.iter().skip(1).all(|field| field.trim().is_empty());
+    let line = record.position().map_or(0, |position| usize::try_from(position.line()).unwrap_or_default());
+    // The reader's position is that of the empty lines before a row.
+    let before = || text.lines().skip(line.saturating_sub(2)).take(2);
+    let is_empty = |line: &str| line.trim_matches([',', ';', '\t', ' ', '"']).is_empty();
+    alone && (record.len() >= width || before().any(is_empty))
 }
 
 /// A number in a form that Postgres reads. Empty for a blank or `-`, which mean that there is no value. `None` for any other text, for
@@ -63,7 +69,8 @@ fn without_commas(text: &str, delimiter: u8) -> Option<Cow<'_, str>> {
         && groups.iter().all(|group| digits(group))
         && groups[1..].iter().all(|group| group.len() == 3)
         && fraction.is_none_or(digits);
-    let decimal = delimiter == b';' && fraction.is_none() && groups.len() == 2 && groups.iter().all(|group| digits(group));
+    let decimal =
+        delimiter == b';' && fraction.is_none() && groups.len() == 2 && groups.iter().all(|group| digits(group));
     match (thousands, decimal) {
         (true, false) => Some(text.replace(',', "").into()),
         (false, true) => Some(text.replace(',', ".").into()),

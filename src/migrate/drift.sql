@@ -104,9 +104,3 @@ SELECT format('anybody may read %s', c.oid::regclass)
 FROM pg_catalog.pg_class c
 WHERE c.oid IN (to_regclass('public.mv_treemap_data'), to_regclass('public.treemap_refreshes')) AND EXISTS (
     SELECT FROM aclexplode(c.relacl) AS granted WHERE granted.grantee = 0)
-UNION ALL
-SELECT format('role service_role may not read %s', c.oid::regclass)
-FROM pg_catalog.pg_class c
-WHERE c.oid IN (to_regclass('public.mv_treemap_data'), to_regclass('public.treemap_refreshes'))
-    AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'service_role')
-    AND NOT has_table_privilege('service_role', c.oid, 'SELECT')

@@ -12,6 +12,7 @@ mod load_companies;
 mod load_shorts;
 mod migrations;
 mod mixed;
+mod odd_databases;
 mod operations;
 mod outages;
 mod pooler;

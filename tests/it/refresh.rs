@@ -31,7 +31,10 @@ fn treemap_refresh_fills_a_view_that_was_never_filled() {
 #[test]
 fn the_log_records_who_refreshed_and_keeps_a_thousand_rows() {
     let database = Database::with_sample();
-    database.psql("INSERT INTO treemap_refreshes (started_at, finished_at, row_count, who) SELECT now(), now(), 0, 'x' FROM generate_series(1, 1500)");
+    database.psql(
+        "INSERT INTO treemap_refreshes (id, started_at, finished_at, row_count, who) \
+         SELECT number, now(), now(), 0, 'x' FROM generate_series(1, 1500) AS number",
+    );
     treemap(&database, &["refresh"]).succeeds();
     assert_eq!(database.psql("SELECT count(*) FROM treemap_refreshes"), "1000");
     let newest = database.psql(

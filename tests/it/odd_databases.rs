@@ -1,0 +1,462 @@
+//! Databases as people really have them: other types, owners, partitions and settings than the migration's own. The treemap is right there,
+//! or the reason is named.
+
+use std::process::Command;
+
+use crate::support::{
+    cluster::{OwnCluster, output, program},
+    database::Database,
+    eventually,
+    files::Reports,
+    server::Server,
+    treemap::treemap,
+};
+
+/// With the reports of 2023, only other problems count.
+const STATUS: [&str; 3] = ["status", "--max-data-age", "36500d"];
+const PERCENT: &str = "\"PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS\"";
+
+/// Three stocks over three days, and what the view makes of them.
+fn seed(database: &Database) {
+    database.add_companies(&[("AAA", "'Materials'"), ("BBB", "'Banks'"), ("CCC", "'Energy'")]);
+    for (day, factor) in [("2023-12-20", 1), ("2023-12-28", 2), ("2023-12-29", 3)] {
+        let percent = |number: &str| format!("{factor}{number}");
+        database.add_shorts(&[
+            (day, "AAA", &percent(".5")),
+            (day, "BBB", &percent(".25")),
+            (day, "CCC", &percent(".125")),
+        ]);
+    }
+}
+
+fn rows_of(database: &Database) -> String {
+    database.psql(
+        "SELECT period_name, product_code, current_short_position, earliest_short_position, latest_date, pg_typeof(latest_date)
+         FROM mv_treemap_data ORDER BY 1, 2",
+    )
+}
+
+/// The rows of the view over the usual types.
+fn usual_rows() -> String {
+    let database = Database::migrated();
+    seed(&database);
+    database.refresh();
+    rows_of(&database)
+}
+
+/// An empty database with `shorts` of another kind: the types of "DATE" and of the percent, and what follows the columns.
+fn with_shorts(date: &str, percent: &str, kind: &str) -> Database {
+    let database = Database::empty();
+    database.psql(&format!(
+        r#"CREATE TABLE shorts ("DATE" {date}, "PRODUCT" text, "PRODUCT_CODE" text, "REPORTED_SHORT_POSITIONS" double precision,
+            "TOTAL_PRODUCT_IN_ISSUE" double precision, {PERCENT} {percent}) {kind}"#
+    ));
+    database
+}
+
+fn state(database: &Database) -> String {
+    database.psql("SELECT treemap_source_state()")
+}
+
+#[tokio::test]
+async fn a_row_of_the_future_does_not_move_the_anchor_and_is_reported() {
+    let database = Database::with_sample();
+    let before = rows_of(&database);
+    for date in ["2034-03-28", "infinity", "9999-01-01", "-infinity"] {
+        database.add_shorts(&[(date, "AAA", "50")]);
+    }
+    treemap(&database, &["refresh"]).succeeds().prints(&["2023-12-29"]);
+    assert_eq!(rows_of(&database), before);
+    treemap(&database, &STATUS).exits(1).prints(&[
+        "3 rows of shorts have a date in the future, 2034-03-28 00:00:00 to infinity",
+        "data date       2023-12-29",
+    ]);
+    let server = Server::ready(&database).await;
+    assert_eq!(server.metric("treemap_source_future_rows").await, 3.0);
+    assert!(server.log().contains("shorts has rows with a date in the future"), "{}", server.log());
+}
+
+#[test]
+fn status_reports_a_newest_day_that_is_nearly_empty() {
+    let database = Database::with_sample();
+    database.add_shorts(&[("2023-12-30", "AAA", "50")]);
+    database.refresh();
+    treemap(&database, &STATUS).exits(1).prints(&["the newest day, 2023-12-30, has 1 stocks, where a day has"]);
+}
+
+#[test]
+fn status_reports_days_that_are_newer_than_the_view_though_no_change_was_counted() {
+    let database = Database::with_sample();
+    database.add_shorts(&[("2023-12-30", "AAA", "50")]);
+    // As if the counters had not moved.
+    database.psql("UPDATE treemap_refreshes SET source_state = treemap_source_state()");
+    treemap(&database, &STATUS).exits(1).prints(&["shorts has reports up to 2023-12-30 and the view up to 2023-12-29"]);
+}
+
+#[test]
+fn a_table_that_is_put_in_place_by_a_rename_is_read_by_the_next_refresh() {
+    let database = Database::with_sample();
+    database.psql("CREATE ROLE reader_of_swapped; GRANT SELECT ON mv_treemap_data TO reader_of_swapped");
+    database.psql(
+        "CREATE TABLE shorts_new (LIKE shorts INCLUDING ALL); INSERT INTO shorts_new SELECT * FROM shorts;
+         INSERT INTO shorts_new SELECT '2023-12-30', product_code, product_code, 1, 100, 77 FROM mv_treemap_data WHERE period_name = '3m';
+         BEGIN; ALTER TABLE shorts RENAME TO shorts_old; ALTER TABLE shorts_new RENAME TO shorts; COMMIT",
+    );
+    treemap(&database, &["migrate", "--check"]).exits(1).prints(&["reads another table than public.shorts"]);
+    treemap(&database, &["refresh"]).succeeds().prints(&["2023-12-30"]);
+    assert_eq!(
+        database.psql("SELECT DISTINCT current_short_position, latest_date::date FROM mv_treemap_data"),
+        "77|2023-12-30"
+    );
+    assert_eq!(database.psql("SELECT has_table_privilege('reader_of_swapped', 'mv_treemap_data', 'SELECT')"), "t");
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    database.psql("DROP OWNED BY reader_of_swapped; DROP ROLE reader_of_swapped");
+}
+
+#[test]
+fn a_swap_that_a_dependent_view_prevents_fails_and_keeps_the_old_rows() {
+    let database = Database::with_sample();
+    database.psql("CREATE VIEW report AS SELECT * FROM mv_treemap_data; ALTER TABLE shorts RENAME TO gone; CREATE TABLE shorts (LIKE gone)");
+    treemap(&database, &["refresh"]).exits(1).prints(&["other objects depend on it", "view public.report depends on"]);
+    assert_eq!(database.count("mv_treemap_data"), 360);
+}
+
+#[test]
+fn changes_of_partitions_children_and_tables_below_a_view_are_counted() {
+    let partitioned = with_shorts("timestamp", "double precision", r#"PARTITION BY RANGE ("DATE")"#);
+    partitioned.psql(
+        "CREATE TABLE part_a PARTITION OF shorts FOR VALUES FROM (MINVALUE) TO ('2023-12-25');
+         CREATE TABLE part_b PARTITION OF shorts FOR VALUES FROM ('2023-12-25') TO (MAXVALUE)",
+    );
+    let inherited = with_shorts("timestamp", "double precision", "");
+    inherited.psql("CREATE TABLE part_b () INHERITS (shorts)");
+    let viewed = with_shorts("timestamp", "double precision", "");
+    viewed.psql("ALTER TABLE shorts RENAME TO part_b; CREATE VIEW shorts AS SELECT * FROM part_b");
+    let usual = usual_rows();
+    for database in [partitioned, inherited, viewed] {
+        treemap(&database, &["migrate"]).succeeds();
+        seed(&database);
+        treemap(&database, &["refresh"]).succeeds();
+        assert_eq!(rows_of(&database), usual);
+        treemap(&database, &["migrate", "--check"]).succeeds();
+        for change in [
+            "INSERT INTO part_b SELECT '2023-12-30', 'A', 'AAA', 1, 1, 5",
+            "UPDATE part_b SET \"PRODUCT\" = 'B'",
+            "DELETE FROM part_b WHERE \"DATE\" = '2023-12-30'",
+            "TRUNCATE part_b",
+        ] {
+            let before = state(&database);
+            database.psql(change);
+            assert_ne!(state(&database), before, "{change}");
+        }
+    }
+}
+
+#[test]
+fn five_hundred_partitions_are_looked_at_in_milliseconds() {
+    let database = with_shorts("timestamp", "double precision", r#"PARTITION BY RANGE ("DATE")"#);
+    database.psql(
+        "DO $$ BEGIN FOR n IN 0..499 LOOP
+            EXECUTE format('CREATE TABLE part_%s PARTITION OF shorts FOR VALUES FROM (%L) TO (%L)',
+                n, date '2014-06-01' + 7 * n, date '2014-06-01' + 7 * n + 7);
+         END LOOP; END $$",
+    );
+    treemap(&database, &["migrate"]).succeeds();
+    seed(&database);
+    let usual = usual_rows();
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(rows_of(&database), usual);
+    let took = database.psql("SELECT extract(epoch FROM clock_timestamp() - now()) < 0.5 FROM treemap_source_state() OFFSET 0");
+    assert_eq!(took, "t");
+}
+
+#[tokio::test]
+async fn where_changes_are_not_counted_a_new_day_is_noticed_and_status_and_the_log_say_so() {
+    let database = with_shorts("timestamp", "double precision", "");
+    database.psql(&format!(
+        r#"ALTER TABLE shorts RENAME TO far; CREATE EXTENSION postgres_fdw;
+        CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', dbname '{}', port '{}');
+        CREATE USER MAPPING FOR postgres SERVER itself OPTIONS (user 'postgres', password 's3cret/of:all');
+        CREATE FOREIGN TABLE shorts ("DATE" timestamp, "PRODUCT" text, "PRODUCT_CODE" text, "REPORTED_SHORT_POSITIONS" double precision,
+            "TOTAL_PRODUCT_IN_ISSUE" double precision, {PERCENT} double precision) SERVER itself OPTIONS (table_name 'far')"#,
+        database.name,
+        database.psql("SHOW port"),
+    ));
+    treemap(&database, &["migrate"]).succeeds();
+    seed(&database);
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(rows_of(&database), usual_rows());
+    treemap(&database, &STATUS).succeeds().prints(&["not counted by Postgres"]);
+    let server = Server::refreshing(&database.url(), &["--source-interval", "200ms", "--source-quiet", "100ms"]).await;
+    server.wait_for_log("Postgres does not count the changes of a source table").await;
+    database.psql("INSERT INTO far SELECT '2023-12-30', 'A', 'AAA', 1, 1, 5");
+    let newest = "SELECT count(*) FROM treemap_refreshes WHERE data_date = '2023-12-30'";
+    eventually("a refresh", async || (database.psql(newest) != "0").then_some(())).await;
+}
+
+#[test]
+fn other_types_give_the_same_rows_or_are_refused() {
+    let usual = usual_rows();
+    for (date, percent) in [
+        ("date", "double precision"),
+        ("timestamp", "numeric"),
+        ("timestamp(0)", "numeric(12, 4)"),
+        ("timestamp", "real"),
+        ("timestamp", "text"),
+        ("date", "varchar(40)"),
+    ] {
+        let database = with_shorts(date, percent, "");
+        treemap(&database, &["migrate"]).succeeds();
+        treemap(&database, &["migrate", "--check"]).succeeds();
+        seed(&database);
+        if percent == "text" {
+            let odd = ["'-'", "''", "' '", "'NaN'", "'n/a'", "'1,23'"];
+            database.add_companies(&[("DDD", "'Odd'")]);
+            database.add_shorts(&odd.map(|odd| ("2023-12-29", "DDD", odd)));
+        }
+        treemap(&database, &["refresh"]).succeeds();
+        assert_eq!(rows_of(&database), usual, "{date}, {percent}");
+        // Loading the same day twice leaves it once.
+        let reports = Reports::new();
+        reports.report("20231228", 1, &["A,AAA,1,1000,2.5", "B,BBB,1,1000,2.25", "C,CCC,1,1000,2.125"]);
+        for _ in 0..2 {
+            treemap(&database, &["load", "shorts", &reports.path()]).succeeds();
+        }
+        assert_eq!(database.count("shorts WHERE \"DATE\" = '2023-12-28'"), 3);
+        treemap(&database, &["refresh"]).succeeds();
+        assert_eq!(rows_of(&database), usual, "{date}, {percent}");
+    }
+    for date in ["timestamptz", "text"] {
+        let database = with_shorts(date, "double precision", "");
+        treemap(&database, &["migrate", "--check"]).exits(1).prints(&["column \"DATE\" of public.shorts is"]);
+        treemap(&database, &["migrate"])
+            .exits(1)
+            .prints(&["which day that is depends on how it is read", "ALTER TABLE public.shorts"]);
+        treemap(&database, &["load", "shorts", &Reports::new().report("20231228", 1, &["A,AAA,1,1,1"]).path()])
+            .exits(1)
+            .prints(&["column \"DATE\" of public.shorts is"]);
+    }
+}
+
+#[test]
+fn a_refresh_that_would_empty_the_view_fails_unless_the_source_is_empty() {
+    let database = Database::with_sample();
+    database.psql(r#"UPDATE "company-metadata" SET industry = ' '"#);
+    treemap(&database, &["refresh"]).exits(1).prints(&["would leave none of 360 rows", "company-metadata"]);
+    assert_eq!(database.count("mv_treemap_data"), 360);
+    database.psql("TRUNCATE shorts");
+    treemap(&database, &["refresh"]).succeeds().prints(&["refreshed 0 rows"]);
+}
+
+#[test]
+fn owners_and_privileges_that_differ_are_reported_and_mended() {
+    let database = Database::with_sample();
+    database.psql(
+        "CREATE ROLE other_owner; GRANT CREATE ON SCHEMA public TO other_owner;
+         ALTER FUNCTION refresh_treemap_data OWNER TO other_owner; ALTER TABLE treemap_refreshes OWNER TO other_owner;
+         GRANT EXECUTE ON FUNCTION refresh_treemap_data TO PUBLIC; GRANT SELECT ON mv_treemap_data TO PUBLIC",
+    );
+    let found = [
+        "refresh_treemap_data(timestamp with time zone,text,boolean) belongs to other_owner and the view to postgres",
+        "treemap_refreshes belongs to other_owner",
+        "anybody may call function refresh_treemap_data",
+        "anybody may read mv_treemap_data",
+    ];
+    treemap(&database, &["migrate", "--check"]).exits(1).prints(&found);
+    treemap(&database, &STATUS).exits(1).prints(&found);
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    treemap(&database, &["refresh"]).succeeds();
+    database.psql("DROP OWNED BY other_owner; DROP ROLE other_owner");
+}
+
+#[test]
+fn row_level_security_that_hides_the_source_is_reported_and_never_empties_the_view() {
+    let database = Database::with_sample();
+    database.psql(
+        "CREATE ROLE view_owner; GRANT CREATE ON SCHEMA public TO view_owner; ALTER MATERIALIZED VIEW mv_treemap_data OWNER TO view_owner",
+    );
+    treemap(&database, &["migrate", "--check"])
+        .exits(1)
+        .prints(&["role view_owner, which owns the view, may not read public.shorts"]);
+    database.psql(
+        "GRANT SELECT ON shorts, \"company-metadata\" TO view_owner; ALTER TABLE shorts ENABLE ROW LEVEL SECURITY",
+    );
+    treemap(&database, &["migrate"])
+        .succeeds()
+        .prints(&["row level security of public.shorts hides rows from role view_owner"]);
+    treemap(&database, &STATUS).exits(1).prints(&["row level security of public.shorts", "BYPASSRLS"]);
+    treemap(&database, &["refresh"]).exits(1).prints(&["row-level security policy for table \"shorts\""]);
+    assert_eq!(database.count("mv_treemap_data"), 360);
+    database.psql("ALTER ROLE view_owner BYPASSRLS");
+    treemap(&database, &["refresh"]).succeeds();
+    database.psql("DROP OWNED BY view_owner; DROP ROLE view_owner");
+}
+
+#[test]
+fn rows_of_the_log_from_another_database_neither_collide_nor_count() {
+    let database = Database::with_sample();
+    database.psql(
+        "INSERT INTO treemap_refreshes (id, place, tick, started_at, finished_at, last_refreshed, row_count, source_state, who)
+         SELECT id, 'elsewhere', '2026-01-02 03:00Z', now(), now() + interval '1 hour', now(), 1, treemap_source_state(), 'a publisher'
+         FROM treemap_refreshes LIMIT 1",
+    );
+    database.psql("INSERT INTO shorts SELECT '2023-12-29', 'X', 'XXX', 1, 1, 1; SELECT pg_stat_force_next_flush()");
+    let call = |arguments: &str| database.psql(&format!("SELECT outcome FROM refresh_treemap_data({arguments})"));
+    assert_eq!(call("p_if_source_changed => true"), "refreshed");
+    assert_eq!(call("'2026-01-02 03:00Z'"), "refreshed");
+    // What an apply worker does with the publisher's row of this tick and of this instant.
+    database.psql(
+        "INSERT INTO treemap_refreshes (id, place, tick, started_at, finished_at, row_count, who)
+         SELECT id, 'publisher', tick, started_at, finished_at, row_count, who FROM treemap_refreshes WHERE place = treemap_place()",
+    );
+    assert_eq!(call("'2026-01-02 03:00Z'"), "already done");
+}
+
+#[test]
+fn a_log_of_migration_005_is_brought_along() {
+    let database = Database::empty();
+    let file = |name: &str| format!("{}/migrations/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+    for name in ["001_source_tables", "004_treemap_materialized_view", "005_refresh_isolation_and_log"] {
+        output(database.psql_command().args(["-1", "-f", &file(name)]));
+    }
+    seed(&database);
+    assert_eq!(database.psql("SELECT outcome FROM refresh_treemap_data('2026-01-02 03:00Z')"), "refreshed");
+    treemap(&database, &["migrate"]).succeeds().prints(&["migrated: 006_treemap"]);
+    assert_eq!(database.psql("SELECT outcome FROM refresh_treemap_data('2026-01-02 03:00Z')"), "already done");
+    assert_eq!(database.count("treemap_refreshes"), 3);
+    assert_eq!(rows_of(&database), usual_rows());
+    treemap(&database, &["migrate"]).succeeds().prints(&["up to date"]);
+    treemap(&database, &["migrate", "--down"]).succeeds();
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(rows_of(&database), usual_rows());
+}
+
+#[tokio::test]
+async fn a_pipeline_that_loads_and_refreshes_in_one_transaction_wins_against_a_refresh_of_the_service() {
+    let database = Database::with_sample();
+    let pipeline = database.connect().await;
+    pipeline.batch_execute("BEGIN; TRUNCATE \"company-metadata\"").await.unwrap();
+    let service = database.connect().await;
+    let service =
+        tokio::spawn(
+            async move { service.query_one("SELECT outcome, row_count FROM refresh_treemap_data()", &[]).await },
+        );
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active' \
+        AND datname = current_database() AND query LIKE '%refresh_treemap_data()%'";
+    eventually("the service waits", async || (database.psql(waiting) != "0").then_some(())).await;
+    // It takes the locks in the other order, and asks for the lock of a refresh last.
+    pipeline
+        .batch_execute(
+            "TRUNCATE shorts; INSERT INTO shorts VALUES ('2023-12-30', 'A', 'AAA', 1, 1, 5);
+             INSERT INTO \"company-metadata\" VALUES ('AAA', 'A', 'Materials');
+             SELECT outcome FROM refresh_treemap_data(); SELECT pg_sleep(1.5); TRUNCATE shorts;
+             INSERT INTO shorts VALUES ('2023-12-30', 'A', 'AAA', 1, 1, 6); COMMIT",
+        )
+        .await
+        .unwrap();
+    let row = service.await.unwrap().unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i64>(1)), ("refreshed", 6));
+    assert_eq!(database.psql("SELECT DISTINCT current_short_position FROM mv_treemap_data"), "6");
+}
+
+#[test]
+fn settings_of_the_database_change_nothing() {
+    let usual = usual_rows();
+    let database = Database::empty();
+    for setting in [
+        "default_transaction_read_only = on",
+        "standard_conforming_strings = off",
+        "quote_all_identifiers = on",
+        "default_transaction_isolation = 'serializable'",
+        "extra_float_digits = 0",
+        "datestyle = 'German'",
+        "timezone = 'Pacific/Kiritimati'",
+        "search_path = ''",
+        "enable_indexscan = off",
+    ] {
+        database.psql(&format!("BEGIN READ WRITE; ALTER DATABASE {} SET {setting}; COMMIT", database.name));
+    }
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    let reports = Reports::new();
+    reports.report("20231229", 1, &["A,AAA,1,1000,2.5"]);
+    treemap(&database, &["load", "shorts", &reports.path()]).succeeds();
+    treemap(&database, &["refresh"]).succeeds();
+    for setting in ["default_transaction_read_only", "search_path", "datestyle", "extra_float_digits"] {
+        database.psql(&format!("BEGIN READ WRITE; ALTER DATABASE {} RESET {setting}; COMMIT", database.name));
+    }
+    database.psql("TRUNCATE shorts");
+    seed(&database);
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(rows_of(&database), usual);
+}
+
+#[test]
+fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration() {
+    let database = Database::empty();
+    database.psql(
+        "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no % here', tg_tag; END $$;
+         CREATE EVENT TRIGGER no_drops ON ddl_command_start WHEN TAG IN ('DROP FUNCTION', 'DROP MATERIALIZED VIEW') EXECUTE FUNCTION forbid()",
+    );
+    treemap(&database, &["migrate"]).succeeds();
+    seed(&database);
+    treemap(&database, &["refresh"]).succeeds();
+}
+
+#[test]
+fn a_database_that_is_not_utf_8_takes_names_in_plain_letters_or_refuses_the_file() {
+    let own = OwnCluster::start(&[]);
+    own.psql("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let url = own.url("latin");
+    let run = |arguments: &[&str]| {
+        let mut command = crate::support::treemap::command(arguments);
+        crate::support::treemap::run(command.env("DATABASE_URL", &url))
+    };
+    run(&["migrate"]).succeeds();
+    let reports = Reports::new();
+    reports
+        .report("20231227", 1, &["O\u{2019}BRIEN CAF\u{c9} \u{2013} LTD,AAA,1,1000,2.5"])
+        .report("20231228", 1, &["\u{4e2d} LTD,AAA,1,1000,2.5"])
+        .report("20231229", 1, &["A,AAA,1,1000,2.5"]);
+    run(&["load", "shorts", &reports.path()]).exits(1).prints(&["RR20231228", "line 2", "U+4E2D", "2 reports loaded"]);
+    let names =
+        own.psql("latin", "SET client_encoding = 'UTF8'; SELECT \"PRODUCT\" FROM shorts ORDER BY \"DATE\" LIMIT 1");
+    assert_eq!(names.trim(), "O'BRIEN CAF\u{c9} - LTD");
+}
+
+#[tokio::test]
+async fn a_server_starts_on_what_any_kind_of_dump_restores() {
+    let database = Database::with_sample();
+    let answers = rows_of(&database);
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump").display().to_string();
+    let tool = |name: &str, arguments: &[&str]| output(Command::new(program(name)).args(arguments));
+    for kind in
+        [&["-Fc"][..], &["-Fc", "--no-owner", "--no-acl"], &["-Fp"], &["-Fp", "--no-owner"], &["-Fc", "--data-only"]]
+    {
+        tool("pg_dump", &[&["-d", &database.url(), "-f", &dump], kind].concat());
+        let restored = if kind.contains(&"--data-only") { Database::migrated() } else { Database::empty() };
+        if kind.contains(&"-Fp") {
+            tool("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &restored.url(), "-f", &dump]);
+        } else {
+            tool("pg_restore", &["-d", &restored.url(), &dump]);
+        }
+        if kind.contains(&"--no-acl") {
+            treemap(&restored, &["migrate", "--check"]).exits(1).prints(&["anybody may call function"]);
+        }
+        treemap(&restored, &["migrate"]).succeeds();
+        let server =
+            Server::refreshing(&restored.url(), &["--source-interval", "200ms", "--source-quiet", "100ms"]).await;
+        server.wait_until_ready().await;
+        eventually("a refresh there", async || {
+            (restored.psql("SELECT count(*) FROM treemap_refreshes WHERE place = treemap_place() AND row_count = 360")
+                != "0")
+                .then_some(())
+        })
+        .await;
+        assert_eq!(rows_of(&restored), answers, "{kind:?}");
+        treemap(&restored, &STATUS).succeeds();
+    }
+}
