@@ -74,12 +74,13 @@ impl App {
     /// Fails, after the same drain, when a background task ended by itself: a restart mends that.
     pub async fn run_until(self, stop: impl Future<Output = Stop>) -> anyhow::Result<()> {
         let Config { server, data } = self.config;
-        let ServerConfig { tls, limits, calls, origins, cache_max_age, drain_delay, .. } = server;
+        let ServerConfig { tls, limits, calls, page, watch_heartbeat, origins, cache_max_age, drain_delay, .. } =
+            server;
         let (metrics, read_model) = (Arc::new(Metrics::default()), Arc::new(ReadModel::default()));
         let (health, services) = Services::new(REQUEST).await?;
-        let treemap = Treemap::new(read_model.clone());
+        let treemap = Treemap::new(read_model.clone(), watch_heartbeat, &metrics);
         let settings = Settings { request_limit: REQUEST, cache_control: cache_control(cache_max_age) };
-        let calls = Calls::new(treemap, services, (settings, origins), calls, self.traced, metrics.clone());
+        let calls = Calls::new(treemap, services, (settings, origins), (calls, page), self.traced, metrics.clone());
 
         tracing::info!("listening on {}", self.listener.local_addr()?);
         let tls = tls.map(Arc::new);

@@ -14,7 +14,7 @@ pub use self::{
     database::DatabaseArgs,
     origins::Origins,
     refresh::{Clock, RefreshConfig, ScheduleArgs, SourceConfig, ToleranceArgs},
-    server::{AdminAddress, Limits, ListenAddress, ServerConfig},
+    server::{AdminAddress, CallLimits, Limits, ListenAddress, ServerConfig},
 };
 use self::{database::ListenArgs, refresh::SourceArgs, server::ServerArgs};
 use crate::{postgres::url::DatabaseUrl, treemap::freshness::Tolerance};

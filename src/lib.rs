@@ -10,6 +10,7 @@
 //! - [`refresh`]: one refresh of the view; in the background, when to do one
 //! - [`status`], [`migrate`], [`load`], [`sample`]: what the other commands do
 //! - [`view`]: everything that is read of `mv_treemap_data`
+//! - [`picture`]: the treemap laid out and drawn: SVG, terminal, CSV, the page
 //! - [`config`]: every setting, read once
 //! - [`metrics`], [`telemetry`]: what is counted; logs and traces
 //! - [`treemap`]: what a valid request is; the model that answers it
@@ -29,6 +30,7 @@ mod config;
 mod load;
 mod metrics;
 mod migrate;
+mod picture;
 mod postgres;
 mod refresh;
 mod reload;
@@ -55,6 +57,7 @@ pub mod protocols {
     pub use crate::{
         api::{
             body::Body,
+            in_flight::Place,
             message::Message,
             protocol::{Answered, Settings, cache_control, serve},
             request::{RequestBody, discard_in_time},
@@ -75,6 +78,11 @@ pub mod proto {
     pub mod stocks {
         pub mod v1alpha1 {
             tonic::include_proto!("stocks.v1alpha1");
+        }
+    }
+    pub mod treemap {
+        pub mod v1 {
+            tonic::include_proto!("treemap.v1");
         }
     }
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

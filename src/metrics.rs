@@ -15,9 +15,10 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use self::labels::{CODES, Handled, OfPeriod, OfPool, OfProtocol, OfResult, OfVersion, Why};
+use self::labels::{CODES, Handled, OfPage, OfPeriod, OfPool, OfProtocol, OfResult, OfVersion, Why};
 pub use self::labels::{Closed, Method, RefreshResult, ReloadResult};
 use crate::treemap::model::Model;
+use http::StatusCode;
 
 /// From a copy out of memory to a call that waited for the first load, in seconds.
 const CALL_SECONDS: [f64; 14] =
@@ -43,6 +44,9 @@ pub struct Metrics {
     refresh_seconds: Histogram,
     /// 1 while LISTEN delivers.
     pub listener_up: Gauge,
+    /// Messages of streams of treemaps.
+    pub watch_messages: Counter,
+    pages: Family<OfPage, Counter>,
 }
 
 /// The counters of one method, found once.
@@ -117,6 +121,13 @@ impl Default for Metrics {
                 Histogram::new(REFRESH_SECONDS),
             ),
             listener_up: add(all, "treemap_listener_up", "1 while LISTEN delivers", Gauge::default()),
+            watch_messages: add(
+                all,
+                "treemap_watch_messages",
+                "Treemaps and heartbeats that were sent to watchers",
+                Counter::default(),
+            ),
+            pages: add(all, "treemap_pages", "Requests of page and pictures, by path and status", Family::default()),
             registry,
         };
         // What has not happened yet is 0, not absent: a rate needs a first value.
@@ -155,6 +166,11 @@ impl Metrics {
             handled: CODES.map(|code| self.handled.get_or_create(&handled(code)).clone()),
             seconds: self.seconds.get_or_create(method).clone(),
         }
+    }
+
+    /// A request of the page or of a picture has a response.
+    pub fn page(&self, path: &'static str, status: StatusCode) {
+        self.pages.get_or_create(&OfPage { path, status: status.as_u16() }).inc();
     }
 
     /// The counters of a protocol.
@@ -238,6 +254,8 @@ pub struct State<'a> {
     pub model: Option<&'a Model>,
     /// Calls of the treemap being answered.
     pub calls_in_flight: usize,
+    /// Open streams of treemaps.
+    pub watchers: usize,
     /// The connections to Postgres: a name, all of them, the idle ones.
     pub pools: &'a [(&'static str, usize, usize)],
 }
@@ -249,6 +267,7 @@ impl State<'_> {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         add::<Gauge>(all, "treemap_calls_in_flight", "Calls of the treemap being answered", Gauge::default())
             .set(number(self.calls_in_flight));
+        add::<Gauge>(all, "treemap_watchers", "Open streams of treemaps", Gauge::default()).set(number(self.watchers));
         // Without a model the age is infinite: a replica that has none must not make the others look fresh.
         let age = self.model.and_then(|model| model.freshness.view_age());
         add_seconds::<Gauge<f64, std::sync::atomic::AtomicU64>>(

@@ -234,7 +234,7 @@ impl Drop for Session {
 
 /// BEGIN with the limits of the transaction, in one round trip. A setting outside of a transaction would leak to other clients
 /// of a transaction pooler. READ COMMITTED because a refresh has to see what was committed while it waited for another. Postgres
-/// (17 and later end a transaction after transaction_timeout: the limits here take its place.) It
+/// (17 and later end a transaction after `transaction_timeout`: the limits here take its place.) It
 /// gives up work for a client that has died, so that its locks are free again. JIT compilation of a statement of ours would take longer
 /// than running it.
 fn begin(access: &str, within: Duration) -> String {

@@ -2,11 +2,12 @@
 //! written down. Source of the rules: the RPC's contract, section "Request".
 
 pub mod freshness;
-mod json;
+pub mod json;
 mod lists;
 mod memo;
 pub mod model;
 pub mod read_model;
+pub mod stocks;
 
 /// A look-back period of the view, counted back from the anchor date (the newest report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,14 +140,20 @@ impl Request {
     ///
     /// Fails: the first field that is invalid.
     pub fn parse(period: &str, limit: i32, view_mode: i32) -> Result<Self, InvalidRequest> {
-        Ok(Self {
-            period: Period::parse(period).ok_or(InvalidRequest { field: "period", message: INVALID_PERIOD })?,
-            limit: Limit::parse(limit)?,
-            view_mode: ViewMode::parse(view_mode).ok_or(InvalidRequest {
-                field: "view_mode",
-                message: "invalid view mode. Valid modes: CURRENT_CHANGE, PERCENTAGE_CHANGE",
-            })?,
-        })
+        let request = Self::of(period, limit, ViewMode::CurrentChange)?;
+        let view_mode = ViewMode::parse(view_mode).ok_or(InvalidRequest {
+            field: "view_mode",
+            message: "invalid view mode. Valid modes: CURRENT_CHANGE, PERCENTAGE_CHANGE",
+        })?;
+        Ok(Self { view_mode, ..request })
+    }
+
+    /// Checks the period and the limit, defaults first.
+    ///
+    /// Fails: the first field that is invalid.
+    pub fn of(period: &str, limit: i32, view_mode: ViewMode) -> Result<Self, InvalidRequest> {
+        let period = Period::parse(period).ok_or(InvalidRequest { field: "period", message: INVALID_PERIOD })?;
+        Ok(Self { period, limit: Limit::parse(limit)?, view_mode })
     }
 }
 

@@ -4,16 +4,16 @@ pub mod contents;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::{
     postgres::{Db, error::DbError},
-    proto::stocks::v1alpha1::TreemapShortPosition,
     treemap::{
         Limit, Period, ViewMode,
         freshness::{Freshness, Tolerance},
         model::{Builder, Model},
+        stocks::Stock,
     },
 };
 
@@ -51,15 +51,26 @@ pub async fn load(db: &Db, tolerance: Tolerance) -> Result<Model, DbError> {
         let Some(period) = Period::of_name(row.try_get("period_name")?) else { return Ok(()) };
         let view_mode = ViewMode::ALL[usize::from(row.try_get::<_, i32>("view_mode")? != 0)];
         let codes: Vec<&str> = row.try_get("product_codes")?;
-        let values: Vec<f64> = row.try_get("short_positions")?;
-        let places: Vec<i64> = row.try_get("places")?;
-        let mut ranked: Vec<_> = places.into_iter().zip(codes.into_iter().zip(values)).collect();
-        ranked.sort_unstable_by_key(|(place, _)| *place);
-        let mut stock = TreemapShortPosition { industry: row.try_get("industry")?, ..Default::default() };
-        for (_, (code, value)) in ranked {
-            code.clone_into(&mut stock.product_code);
-            stock.short_position = value;
-            builder.push(period, view_mode, &stock);
+        let names: Vec<Option<&str>> = row.try_get("company_names")?;
+        let currents: Vec<f64> = row.try_get("currents")?;
+        let earliests: Vec<f64> = row.try_get("earliests")?;
+        let changes: Vec<Option<f64>> = row.try_get("changes")?;
+        let dates: Vec<Date> = row.try_get("report_dates")?;
+        let mut places: Vec<_> = row.try_get::<_, Vec<i64>>("places")?.into_iter().enumerate().collect();
+        places.sort_unstable_by_key(|(_, place)| *place);
+        let count = row.try_get::<_, i64>("stock_count")?;
+        let industry: &str = row.try_get("industry")?;
+        builder.industry(period, view_mode, industry, usize::try_from(count).unwrap_or_default());
+        for (at, _) in places {
+            let stock = Stock {
+                code: codes[at].into(),
+                name: names[at].unwrap_or_default().into(),
+                current: currents[at],
+                earliest: earliests[at],
+                change: changes[at],
+                reported: dates[at],
+            };
+            builder.push(period, view_mode, stock);
         }
         if freshness.is_none() {
             // The same in all rows.

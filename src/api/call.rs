@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tracing::Span;
 
-use super::in_flight::{InFlight, OpenStream};
+use super::in_flight::{InFlight, OpenStream, Place, Watcher};
 use crate::{metrics::MethodMetrics, telemetry};
 
 /// The gRPC code in headers or trailers, if it is there.
@@ -24,6 +24,7 @@ pub struct Call {
     code: Code,
     span: Span,
     in_flight: Option<InFlight>,
+    watcher: Option<Watcher>,
     stream: Option<OpenStream>,
 }
 
@@ -31,12 +32,21 @@ impl Call {
     /// A call has arrived.
     pub fn begin(counts: Arc<MethodMetrics>, span: Span) -> Self {
         counts.started();
-        Self { counts, began: Instant::now(), code: Code::Cancelled, span, in_flight: None, stream: None }
+        Self {
+            counts,
+            began: Instant::now(),
+            code: Code::Cancelled,
+            span,
+            in_flight: None,
+            watcher: None,
+            stream: None,
+        }
     }
 
-    /// It has a place among the calls, until its answer is taken.
-    pub fn holds(&mut self, in_flight: Option<InFlight>) {
-        self.in_flight = in_flight;
+    /// It has its place until its answer is taken.
+    pub fn holds(&mut self, place: Place) {
+        self.in_flight = place.in_flight;
+        self.watcher = place.watcher;
     }
 
     /// It is a stream of health or reflection, one of a few.

@@ -19,21 +19,21 @@ use super::{
     body::Body,
     call::{Call, code_of},
     cors,
-    in_flight::{Answering, CallsInFlight, InFlight, OpenStream, StallClock},
+    in_flight::{Answering, CallsInFlight, InFlight, OpenStream, Place, StallClock, Watcher},
+    pictures::{self, Resource},
     protocol::{self, Protocol, Settings},
     refusal::Refusal,
     request::{COMPLETE_WITHIN, RequestBody, discard_in_time},
     service::{MethodKind, Service as _},
     services::{Services, method_of},
-    treemap_service::SERVICE_NAME,
+    treemap_service::Method,
 };
 use crate::{
-    config::Origins,
-    metrics::{Method, MethodMetrics, Metrics, ProtocolMetrics},
+    config::{CallLimits, Origins},
+    metrics::{MethodMetrics, Metrics, ProtocolMetrics},
     telemetry,
 };
 
-const TREEMAP: Method = Method { grpc_type: "unary", grpc_service: SERVICE_NAME, grpc_method: "GetIndustryTreeMap" };
 /// For hosts that probe the port that they serve.
 const HEALTH: &str = "/health";
 
@@ -46,41 +46,44 @@ struct Shared {
     services: Services,
     settings: Settings,
     origins: Origins,
-    /// Calls of the treemap at a time.
-    limit: usize,
+    limits: CallLimits,
+    /// Whether page and pictures are served.
+    page: bool,
     in_flight: Arc<CallsInFlight>,
     /// Set once the server is to stop: no more calls should be sent here.
     stopping: AtomicBool,
     traced: bool,
     metrics: Arc<Metrics>,
-    treemap_metrics: Arc<MethodMetrics>,
+    /// By method of the treemap.
+    treemap_metrics: [Arc<MethodMetrics>; Method::ALL.len()],
     protocol_metrics: [ProtocolMetrics; Protocol::NAMES.len()],
 }
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calls").field("limit", &self.0.limit).finish_non_exhaustive()
+        f.debug_struct("Calls").field("limits", &self.0.limits).finish_non_exhaustive()
     }
 }
 
 impl Calls {
-    /// At most `limit` calls of the treemap are answered at a time; others are never refused. With `traced`, each has a span.
+    /// Calls of the treemap beyond `limits` are refused; others never. With `traced`, each has a span.
     pub fn new(
         treemap: Treemap,
         services: Services,
         (settings, origins): (Settings, Origins),
-        limit: usize,
+        (limits, page): (CallLimits, bool),
         traced: bool,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let treemap_metrics = Arc::new(metrics.method(&TREEMAP));
+        let treemap_metrics = Method::ALL.map(|method| Arc::new(metrics.method(&method.labels())));
         let protocol_metrics = Protocol::NAMES.map(|name| metrics.protocol(name));
         Self(Arc::new(Shared {
             treemap,
             services,
             settings,
             origins,
-            limit,
+            limits,
+            page,
             in_flight: Arc::default(),
             stopping: AtomicBool::new(false),
             traced,
@@ -93,6 +96,11 @@ impl Calls {
     /// How many calls of the treemap are being answered.
     pub fn in_flight(&self) -> usize {
         self.0.in_flight.count()
+    }
+
+    /// How many streams of treemaps are open.
+    pub fn watchers(&self) -> usize {
+        self.0.in_flight.watchers()
     }
 
     /// The server is about to stop, and reports that it is not ready.
@@ -130,8 +138,8 @@ impl CallsOverConnection {
             if !shared.traced {
                 return shared.answer(request, stalls, crowded, Span::none()).await;
             }
-            let is_treemap = shared.treemap.method(request.uri().path()).is_some();
-            let method = if is_treemap { TREEMAP } else { method_of(request.uri().path()) };
+            let path = request.uri().path();
+            let method = shared.treemap.method(path).map_or_else(|| method_of(path), |(method, _)| method.labels());
             let span = telemetry::call_span(&method, request.headers());
             shared.answer(request, stalls, crowded, span.clone()).instrument(span).await
         }
@@ -152,6 +160,9 @@ impl Shared {
         }
         if path == HEALTH {
             return self.health(request).await;
+        }
+        if let Some(resource) = Resource::of(path).filter(|_| self.page) {
+            return self.answer_page(resource, request, stalls, crowded).await;
         }
         let method = method_of(path);
         let mut call = Call::begin(Arc::new(self.metrics.method(&method)), span);
@@ -179,7 +190,7 @@ impl Shared {
 
     async fn answer_treemap(
         &self,
-        method: ((), MethodKind),
+        (method, kind): (Method, MethodKind),
         request: Request<RequestBody>,
         stalls: Arc<StallClock>,
         crowded: bool,
@@ -189,15 +200,23 @@ impl Shared {
             return preflight;
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut call = Call::begin(self.treemap_metrics.clone(), span);
+        let mut call = Call::begin(self.treemap_metrics[method as usize].clone(), span);
         let admit = || {
             if crowded {
                 return Err(Refusal::TooManyConnections);
             }
-            let place = InFlight::begin(self.in_flight.clone(), stalls);
-            if place.others() < self.limit { Ok(Some(place)) } else { Err(Refusal::TooManyCalls) }
+            if kind.server_stream {
+                let watcher = Watcher::begin(self.in_flight.clone(), self.limits.watchers);
+                let watcher = watcher.ok_or(Refusal::TooManyWatchers)?;
+                return Ok(Place { in_flight: None, watcher: Some(watcher), closing: Some(stalls.closing()) });
+            }
+            let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
+            if in_flight.others() >= self.limits.calls {
+                return Err(Refusal::TooManyCalls);
+            }
+            Ok(Place { in_flight: Some(in_flight), ..Place::default() })
         };
-        let answered = protocol::serve(&self.treemap, &self.settings, method, request, admit).await;
+        let answered = protocol::serve(&self.treemap, &self.settings, (method, kind), request, admit).await;
         let mut response = answered.response;
         if let Some(protocol) = answered.protocol {
             self.protocol_metrics[protocol.index()].replied(answered.code);
@@ -207,8 +226,28 @@ impl Shared {
         if origin.is_some() || answered.protocol != Some(Protocol::Grpc) {
             cors::expose(&self.origins, origin.as_ref(), response.headers_mut());
         }
-        call.holds(answered.in_flight);
+        call.holds(answered.place);
         response.map(|body| body.ends(call, answered.code))
+    }
+
+    async fn answer_page(
+        &self,
+        resource: Resource,
+        request: Request<RequestBody>,
+        stalls: Arc<StallClock>,
+        crowded: bool,
+    ) -> Response<Body> {
+        let admit = || {
+            if crowded {
+                return Err(Refusal::TooManyConnections);
+            }
+            let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
+            if in_flight.others() < self.limits.calls { Ok(in_flight) } else { Err(Refusal::TooManyCalls) }
+        };
+        let cache_control = &self.settings.cache_control;
+        let response = pictures::answer(resource, &self.treemap, cache_control, request, admit).await;
+        self.metrics.page(resource.path(), response.status());
+        response
     }
 
     fn not_ready(&self) -> Option<String> {

@@ -6,6 +6,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use tokio::sync::watch;
+
 /// Streams of health and reflection over one connection. A client needs one of each.
 const STREAMS_PER_CONNECTION: usize = 8;
 /// The same over all connections; each takes some 8 KB.
@@ -16,6 +18,7 @@ const STREAMS: usize = 1000;
 pub struct CallsInFlight {
     calls: AtomicUsize,
     streams: AtomicUsize,
+    watchers: AtomicUsize,
 }
 
 impl CallsInFlight {
@@ -23,6 +26,42 @@ impl CallsInFlight {
     pub fn count(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
+
+    /// How many streams of treemaps are open.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+}
+
+/// An open stream of treemaps. It is no call in flight: it may be silent for long.
+#[derive(Debug)]
+pub struct Watcher(Arc<CallsInFlight>);
+
+impl Watcher {
+    /// One more; `None` when there are `limit`.
+    pub fn begin(calls: Arc<CallsInFlight>, limit: usize) -> Option<Self> {
+        let others = calls.watchers.fetch_add(1, Ordering::Relaxed);
+        // Dropped, it counts itself out again.
+        let watcher = Self(calls);
+        (others < limit).then_some(watcher)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a call holds while it is answered.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// A place among the calls in flight.
+    pub in_flight: Option<InFlight>,
+    /// A place among the watchers.
+    pub watcher: Option<Watcher>,
+    /// Turns true when the connection is about to end.
+    pub closing: Option<watch::Receiver<bool>>,
 }
 
 /// An open stream of health or reflection.
@@ -89,9 +128,21 @@ pub struct StallClock {
     answering: AtomicUsize,
     /// Open streams of health and reflection.
     streams: AtomicUsize,
+    /// Turns true when the connection takes no more calls, and waits for those that it has.
+    closing: watch::Sender<bool>,
 }
 
 impl StallClock {
+    /// The connection is about to end: streams that would go on for ever end.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Turns true when the connection is about to end.
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
     /// How many requests have arrived, of any method, and whether one is being answered.
     pub fn requests(&self) -> (usize, bool) {
         (self.requests.load(Ordering::Relaxed), self.answering.load(Ordering::Relaxed) > 0)

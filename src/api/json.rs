@@ -1,76 +1,76 @@
-//! A request of the treemap in protobuf's JSON mapping, as the published server takes it.
+//! A request in protobuf's JSON mapping, as the published server takes it.
 
 use std::fmt;
 
 use serde_json::value::RawValue;
 
-use crate::proto::shorts::v1alpha1::{GetIndustryTreeMapRequest, ViewMode};
+/// The fields that the requests of all methods have among them.
+#[derive(Debug, Default, PartialEq)]
+pub struct Fields {
+    /// `period`.
+    pub period: String,
+    /// `limit`.
+    pub limit: i32,
+    /// `view_mode`, by its number.
+    pub view_mode: i32,
+    /// `version`.
+    pub version: String,
+}
 
-/// Reads a request. Unknown fields are ignored, numbers may stand in quotes, and an unknown name of a view mode is the default, as the
-/// published server has it.
-pub fn read_request(bytes: &[u8]) -> Result<GetIndustryTreeMapRequest, String> {
+/// Reads a request whose view modes `number` knows by name. Unknown fields are ignored, numbers may stand in quotes, and an unknown name of a
+/// view mode is the default, as the published server has it.
+pub fn read_request(bytes: &[u8], number: fn(&str) -> Option<i32>) -> Result<Fields, String> {
     if bytes.is_empty() {
         return Err("zero-length payload is not a valid JSON object".into());
     }
-    serde_json::from_slice::<Fields>(bytes).map(|fields| fields.0).map_err(|error| error.to_string())
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let fields = serde::de::Deserializer::deserialize_map(&mut deserializer, Visitor(number));
+    fields.and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| error.to_string())
 }
 
-struct Fields(GetIndustryTreeMapRequest);
+struct Visitor(fn(&str) -> Option<i32>);
 
-impl<'de> serde::Deserialize<'de> for Fields {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+impl<'de> serde::de::Visitor<'de> for Visitor {
+    type Value = Fields;
 
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Fields;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        use serde::de::Error;
+        let mut request = Fields::default();
+        let mut seen: Vec<&str> = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value: &RawValue = map.next_value()?;
+            let value = value.get();
+            let field = match name.as_str() {
+                "period" => "period",
+                "limit" => "limit",
+                "viewMode" | "view_mode" => "viewMode",
+                "version" => "version",
+                _ => continue,
+            };
+            if seen.contains(&field) {
+                return Err(A::Error::custom(format!("duplicate field {name:?}")));
             }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                use serde::de::Error;
-                let mut request = GetIndustryTreeMapRequest::default();
-                let mut seen: Vec<&str> = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    let value: &RawValue = map.next_value()?;
-                    let (value, field) = (
-                        value.get(),
-                        match name.as_str() {
-                            "period" => "period",
-                            "limit" => "limit",
-                            "viewMode" | "view_mode" => "viewMode",
-                            _ => continue,
-                        },
-                    );
-                    if seen.contains(&field) {
-                        return Err(A::Error::custom(format!("duplicate field {name:?}")));
-                    }
-                    seen.push(field);
-                    if value == "null" {
-                        continue;
-                    }
-                    let invalid = || A::Error::custom(format!("invalid value for field {field}: {value}"));
-                    match field {
-                        "period" => request.period = serde_json::from_str(value).map_err(|_| invalid())?,
-                        "limit" => {
-                            let unquoted = serde_json::from_str::<String>(value);
-                            let number = unquoted.as_deref().unwrap_or(value);
-                            request.limit = integer(number).ok_or_else(invalid)?;
-                        }
-                        _ => {
-                            request.view_mode = match serde_json::from_str::<String>(value) {
-                                Ok(name) => ViewMode::from_str_name(&name).unwrap_or_default().into(),
-                                Err(_) => integer(value).ok_or_else(invalid)?,
-                            }
-                        }
-                    }
-                }
-                Ok(Fields(request))
+            seen.push(field);
+            if value == "null" {
+                continue;
+            }
+            let invalid = || A::Error::custom(format!("invalid value for field {field}: {value}"));
+            // An attempt that fails would make an error for nothing.
+            let text = value.starts_with('"').then(|| serde_json::from_str::<String>(value).map_err(|_| invalid()));
+            let text = text.transpose()?;
+            match (field, text) {
+                ("period", text) => request.period = text.ok_or_else(invalid)?,
+                ("version", text) => request.version = text.ok_or_else(invalid)?,
+                ("limit", text) => request.limit = integer(text.as_deref().unwrap_or(value)).ok_or_else(invalid)?,
+                (_, Some(name)) => request.view_mode = (self.0)(&name).unwrap_or_default(),
+                (_, None) => request.view_mode = integer(value).ok_or_else(invalid)?,
             }
         }
-
-        deserializer.deserialize_map(Visitor)
+        Ok(request)
     }
 }
 
@@ -90,6 +90,11 @@ fn integer(text: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::shorts::v1alpha1::ViewMode;
+
+    fn read_request(bytes: &[u8]) -> Result<Fields, String> {
+        super::read_request(bytes, |name| ViewMode::from_str_name(name).map(Into::into))
+    }
 
     #[test]
     fn a_request_is_read_as_the_published_server_reads_it() {

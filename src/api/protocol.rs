@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use super::{
     body::Body,
     connect, grpc,
-    in_flight::InFlight,
+    in_flight::Place,
     message::Message,
     query::Query,
     refusal::Refusal,
@@ -139,14 +139,14 @@ pub struct Answered {
     pub code: Code,
     /// The protocol; `None` when the request spoke none.
     pub protocol: Option<Protocol>,
-    /// The place among the calls, if it has one.
-    pub in_flight: Option<InFlight>,
+    /// What the call holds until its answer is taken.
+    pub place: Place,
 }
 
 impl Answered {
     /// A response of HTTP alone.
     fn http(response: Response<Body>, code: Code) -> Self {
-        Self { response, code, protocol: None, in_flight: None }
+        Self { response, code, protocol: None, place: Place::default() }
     }
 }
 
@@ -156,7 +156,7 @@ pub async fn serve<S: Service>(
     settings: &Settings,
     (method, kind): (S::Method, MethodKind),
     request: Request<RequestBody>,
-    admit: impl FnOnce() -> Result<Option<InFlight>, Refusal>,
+    admit: impl FnOnce() -> Result<Place, Refusal>,
 ) -> Answered {
     let (mut parts, body) = request.into_parts();
     let mut asked = match asked(&parts, kind) {
@@ -167,12 +167,15 @@ pub async fn serve<S: Service>(
         }
     };
     let protocol = asked.protocol;
-    let (result, in_flight) = match call(settings, &mut parts, &mut asked, body).await {
-        Ok(call) => match admit() {
-            Ok(in_flight) => (run(service, method, call).await, in_flight),
-            Err(refusal) => (Err(refusal.status().into()), None),
+    let (result, place) = match call(settings, &mut parts, &mut asked, body).await {
+        Ok(mut call) => match admit() {
+            Ok(mut place) => {
+                call.closing = place.closing.take();
+                (run(service, method, call).await, place)
+            }
+            Err(refusal) => (Err(refusal.status().into()), Place::default()),
         },
-        Err(status) => (Err(status.into()), None),
+        Err(status) => (Err(status.into()), Place::default()),
     };
     let code = result.as_ref().map_or_else(|failure| failure.status.code(), |_| Code::Ok);
     let response = match protocol {
@@ -181,7 +184,7 @@ pub async fn serve<S: Service>(
         Protocol::Connect => connect::render(&asked, settings, result),
         Protocol::ConnectStream => connect::render_stream(&asked, result),
     };
-    Answered { response, code, protocol: Some(protocol), in_flight }
+    Answered { response, code, protocol: Some(protocol), place }
 }
 
 /// Tells the protocol of a request by its method and content type; or the response that HTTP has for it.
@@ -270,7 +273,7 @@ async fn call(settings: &Settings, parts: &mut Parts, asked: &mut Asked, body: R
     };
     let query = asked.get.is_some().then(|| parts.uri.query().unwrap_or_default().to_owned());
     let headers = std::mem::take(&mut parts.headers);
-    Ok(Call { codec: asked.codec, message, headers, timeout: head.timeout, gzip: asked.gzip, query })
+    Ok(Call { codec: asked.codec, message, headers, timeout: head.timeout, gzip: asked.gzip, query, closing: None })
 }
 
 /// Calls the service, within the client's deadline.

@@ -21,6 +21,10 @@ pub enum Refusal {
     TooManyConnections,
     /// The connection, or this replica, has all the streams of health and reflection that it takes.
     TooManyStreams,
+    /// This replica has all the watchers that it takes.
+    TooManyWatchers,
+    /// The server stops, or the connection is old: another replica, or another connection, goes on.
+    Leaving,
     /// The client's deadline passed first.
     DeadlinePassed,
     /// There is no such service or method.
@@ -61,6 +65,14 @@ impl Refusal {
             Self::TooManyStreams => {
                 (Code::ResourceExhausted, "too many streams of health and reflection are open", retry(FREE_SOON))
             }
+            Self::TooManyWatchers => {
+                (Code::ResourceExhausted, "this replica has all the watchers that it can", retry(FREE_SOON))
+            }
+            Self::Leaving => (
+                Code::Unavailable,
+                "this connection is about to end; watch again, with the version that you have",
+                retry(Duration::ZERO),
+            ),
             Self::DeadlinePassed => {
                 (Code::DeadlineExceeded, "the deadline passed before the treemap could be answered", none())
             }

@@ -95,7 +95,7 @@ impl Head {
 }
 
 /// Whether a list of encodings holds gzip, with a weight above 0 if it has one.
-fn takes_gzip(list: &str) -> bool {
+pub fn takes_gzip(list: &str) -> bool {
     list.split(',').any(|encoding| {
         let (name, weight) = encoding.split_once(';').unwrap_or((encoding, "q=1"));
         let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());

@@ -6,6 +6,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue};
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::message::Message;
@@ -55,6 +56,8 @@ pub struct Call {
     pub gzip: bool,
     /// The query, where the message came by GET.
     pub query: Option<String>,
+    /// Turns true when the connection is about to end: streams end then. `None` where nobody ends it.
+    pub closing: Option<watch::Receiver<bool>>,
 }
 
 /// What a service answers.

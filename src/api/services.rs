@@ -25,24 +25,29 @@ const fn method(grpc_type: &'static str, grpc_service: &'static str, grpc_method
 /// A response that is not ready yet.
 pub type PendingResponse = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// Sets what health checks are answered with, for the empty name and for the treemap's service.
+/// Sets what health checks are answered with, for the empty name and for the treemap's services.
 #[derive(Debug, Clone)]
 pub struct Health(HealthReporter);
 
 impl Health {
     /// Whether calls may be sent here.
     pub async fn set(&self, status: ServingStatus) {
-        for service in ["", treemap_service::SERVICE_NAME] {
+        for service in watched() {
             self.0.set_service_status(service, status).await;
         }
     }
 
     /// Ends the streams of those who watch: they would hold up the drain.
     pub async fn end_watches(&self) {
-        for service in ["", treemap_service::SERVICE_NAME] {
+        for service in watched() {
             self.0.clone().clear_service_status(service).await;
         }
     }
+}
+
+/// What health can be asked for.
+fn watched() -> impl Iterator<Item = &'static str> {
+    std::iter::once("").chain(treemap_service::SERVICE_NAMES)
 }
 
 /// Answers calls of health and reflection, and refuses those of unknown methods.

@@ -1,80 +1,136 @@
-//! `GetIndustryTreeMap` for every protocol: from the message to a request, and from an answer to a message with its metadata.
+//! The treemap's methods for every protocol: from a message to a checked request, and from an answer to a message with its metadata.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
-use tonic::{Response, Status, metadata::MetadataMap};
+use tonic::Status;
 
 use super::{
-    Treemap, json,
+    Treemap,
+    json::{self, Fields},
     message::Message,
     refusal::Refusal,
     service::{Call, Codec, Failure, Messages, MethodKind, Reply, Service},
+    treemap_v1, watch,
 };
 use crate::{
-    proto::shorts::v1alpha1::GetIndustryTreeMapRequest,
+    metrics,
+    proto::{shorts::v1alpha1 as published, treemap::v1},
     treemap::{Request, model::Answer},
 };
 
-#[allow(clippy::all, clippy::pedantic, dead_code)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/server/shorts.v1alpha1.ShortedStocksService.rs"));
+/// The services, by their full names.
+pub const SERVICE_NAMES: [&str; 2] = [PUBLISHED, V1];
+const PUBLISHED: &str = "shorts.v1alpha1.ShortedStocksService";
+const V1: &str = "treemap.v1.TreemapService";
+
+/// A method of the treemap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// The published one.
+    GetIndustryTreeMap,
+    /// The same with all that is known of each stock.
+    GetTreemap,
+    /// That as a stream.
+    WatchTreemap,
 }
-pub use generated::shorted_stocks_service_server::SERVICE_NAME;
-use generated::shorted_stocks_service_server::ShortedStocksService;
 
-/// The path of the method.
-pub const PATH: &str = "/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap";
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::GetIndustryTreeMap, Self::GetTreemap, Self::WatchTreemap];
 
-#[tonic::async_trait]
-impl ShortedStocksService for Treemap {
-    async fn get_industry_tree_map(
-        &self,
-        request: tonic::Request<GetIndustryTreeMapRequest>,
-    ) -> Result<Response<Answer>, Status> {
-        let message = request.get_ref();
-        let request = Request::parse(&message.period, message.limit, message.view_mode);
-        let answer = match request {
-            Ok(request) => self.answer(request).await,
-            Err(invalid) => Err(Refusal::Invalid(invalid)),
+    /// For metrics and traces.
+    pub const fn labels(self) -> metrics::Method {
+        let (grpc_type, grpc_service, grpc_method) = match self {
+            Self::GetIndustryTreeMap => ("unary", PUBLISHED, "GetIndustryTreeMap"),
+            Self::GetTreemap => ("unary", V1, "GetTreemap"),
+            Self::WatchTreemap => ("server_stream", V1, "WatchTreemap"),
         };
-        let answer = answer.map_err(Refusal::status)?;
-        let metadata = freshness(&answer);
-        let mut response = Response::new(answer);
-        *response.metadata_mut() = metadata;
-        Ok(response)
+        metrics::Method { grpc_type, grpc_service, grpc_method }
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::GetIndustryTreeMap => "/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap",
+            Self::GetTreemap => "/treemap.v1.TreemapService/GetTreemap",
+            Self::WatchTreemap => "/treemap.v1.TreemapService/WatchTreemap",
+        }
+    }
+
+    fn fields(self, call: &Call) -> Result<Fields, String> {
+        let message = &call.message[..];
+        if call.codec == Codec::Json {
+            return json::read_request(
+                message,
+                match self {
+                    Self::GetIndustryTreeMap => |name| published::ViewMode::from_str_name(name).map(Into::into),
+                    Self::GetTreemap | Self::WatchTreemap => |name| v1::ViewMode::from_str_name(name).map(Into::into),
+                },
+            );
+        }
+        let fields = match self {
+            Self::GetIndustryTreeMap => published::GetIndustryTreeMapRequest::decode(message).map(|request| Fields {
+                period: request.period,
+                limit: request.limit,
+                view_mode: request.view_mode,
+                version: String::new(),
+            }),
+            Self::GetTreemap => v1::GetTreemapRequest::decode(message).map(|request| Fields {
+                period: request.period,
+                limit: request.limit,
+                view_mode: request.view_mode,
+                version: String::new(),
+            }),
+            Self::WatchTreemap => v1::WatchTreemapRequest::decode(message).map(|request| Fields {
+                period: request.period,
+                limit: request.limit,
+                view_mode: request.view_mode,
+                version: request.version,
+            }),
+        };
+        fields.map_err(|error| error.to_string())
     }
 }
 
 impl Service for Treemap {
-    type Method = ();
+    type Method = Method;
 
-    fn method(&self, path: &str) -> Option<((), MethodKind)> {
-        (path == PATH).then_some(((), MethodKind { server_stream: false, no_side_effects: true }))
+    fn method(&self, path: &str) -> Option<(Method, MethodKind)> {
+        let method = Method::ALL.into_iter().find(|method| method.path() == path)?;
+        let server_stream = method == Method::WatchTreemap;
+        Some((method, MethodKind { server_stream, no_side_effects: !server_stream }))
     }
 
-    async fn call(&self, (): (), call: Call) -> Result<Reply, Failure> {
-        let request =
-            decode(&call).map_err(|problem| Status::invalid_argument(format!("unmarshal message: {problem}")))?;
-        let response = self.get_industry_tree_map(tonic::Request::new(request)).await?;
-        let (metadata, answer, _) = response.into_parts();
-        Ok(Reply {
-            headers: metadata.into_headers(),
-            entity_tag: Some(answer.model().entity_tag.clone()),
-            messages: Messages::One(encode(&answer, call.codec, call.gzip)),
-            trailers: HeaderMap::new(),
-        })
+    async fn call(&self, method: Method, call: Call) -> Result<Reply, Failure> {
+        let unreadable = |problem| Status::invalid_argument(format!("unmarshal message: {problem}"));
+        let fields = method.fields(&call).map_err(unreadable)?;
+        let request = match method {
+            Method::GetIndustryTreeMap => Request::parse(&fields.period, fields.limit, fields.view_mode),
+            Method::GetTreemap | Method::WatchTreemap => {
+                treemap_v1::parse(&fields.period, fields.limit, fields.view_mode)
+            }
+        };
+        let request = request.map_err(|invalid| Refusal::Invalid(invalid).status())?;
+        let answer = self.answer(request).await.map_err(Refusal::status)?;
+        let headers = freshness(&answer);
+        let (entity_tag, messages) = match method {
+            Method::GetIndustryTreeMap => {
+                (answer.model().entity_tag.clone(), Messages::One(encode(&answer, call.codec, call.gzip)))
+            }
+            Method::GetTreemap => {
+                let message = treemap_v1::message(&answer, treemap_v1::Of::Get, call.codec, call.gzip);
+                (answer.model().entity_tag_with_freshness(), Messages::One(message))
+            }
+            Method::WatchTreemap => {
+                let messages = watch::treemaps(self.clone(), request, fields.version, call);
+                return Ok(Reply { headers, messages: Messages::Stream(messages), ..Reply::default() });
+            }
+        };
+        Ok(Reply { headers, entity_tag: Some(entity_tag), messages, trailers: HeaderMap::new() })
     }
 }
 
-fn decode(call: &Call) -> Result<GetIndustryTreeMapRequest, String> {
-    match call.codec {
-        Codec::Json => json::read_request(&call.message),
-        Codec::Proto => GetIndustryTreeMapRequest::decode(&call.message[..]).map_err(|error| error.to_string()),
-    }
-}
-
-/// The message of an answer, made and compressed once for a model.
+/// The published message of an answer, made and compressed once for a model.
 fn encode(answer: &Answer, codec: Codec, gzip: bool) -> Message {
     let make = |slices: &mut dyn Iterator<Item = &[u8]>| -> Bytes {
         let slices: Vec<_> = slices.collect();
@@ -89,7 +145,7 @@ fn encode(answer: &Answer, codec: Codec, gzip: bool) -> Message {
 }
 
 /// The initial metadata of an answer: the period that is served, and how fresh the data is.
-fn freshness(answer: &Answer) -> MetadataMap {
+pub fn freshness(answer: &Answer) -> HeaderMap {
     static PERIOD: HeaderName = HeaderName::from_static("treemap-period");
     static VERSION: HeaderName = HeaderName::from_static("treemap-version");
     static DATA_DATE: HeaderName = HeaderName::from_static("treemap-data-date");
@@ -107,5 +163,5 @@ fn freshness(answer: &Answer) -> MetadataMap {
     if model.is_stale() {
         headers.insert(&STALE, HeaderValue::from_static("true"));
     }
-    MetadataMap::from_headers(headers)
+    headers
 }

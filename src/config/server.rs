@@ -30,6 +30,15 @@ pub struct ServerArgs {
     /// Maximum number of treemap calls in flight; further ones get `RESOURCE_EXHAUSTED`
     #[arg(long, env = "TREEMAP_MAX_CALLS", default_value = "1000", value_name = "NUMBER")]
     max_calls: String,
+    /// Maximum number of open `WatchTreemap` streams; further ones get `RESOURCE_EXHAUSTED`
+    #[arg(long, env = "TREEMAP_MAX_WATCHERS", default_value = "10000", value_name = "NUMBER")]
+    max_watchers: String,
+    /// How long a `WatchTreemap` stream is silent at most, before a heartbeat
+    #[arg(long, env = "TREEMAP_WATCH_HEARTBEAT", default_value = "20s", value_name = "DURATION")]
+    watch_heartbeat: String,
+    /// Serve the page at /, /treemap.svg and /treemap.csv; off: only calls
+    #[arg(long, env = "TREEMAP_PAGE", default_value = "on", value_name = "on|off")]
+    page: String,
     /// Origins whose browsers may call, with commas: `https://example.com`, `https://*.example.com`, or `*`
     #[arg(long, env = "TREEMAP_CORS_ORIGINS", default_value = "", hide_default_value = true, value_name = "ORIGINS")]
     cors_origins: String,
@@ -74,14 +83,27 @@ pub struct ServerConfig {
     pub tls: Option<Tls>,
     /// Limits on connections.
     pub limits: Limits,
-    /// Maximum number of treemap calls in flight.
-    pub calls: usize,
+    /// Maximum numbers of treemap calls.
+    pub calls: CallLimits,
+    /// How long a stream of treemaps is silent at most.
+    pub watch_heartbeat: Duration,
+    /// Whether page and pictures are served.
+    pub page: bool,
     /// The origins whose browsers may call.
     pub origins: Origins,
     /// How long an answer to GET may be kept; `None` not at all.
     pub cache_max_age: Option<Duration>,
     /// How long to keep serving after the stop signal.
     pub drain_delay: Duration,
+}
+
+/// How many calls of the treemap there may be at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct CallLimits {
+    /// Calls in flight.
+    pub calls: usize,
+    /// Streams of treemaps.
+    pub watchers: usize,
 }
 
 /// Limits on connections, and the drain timeout.
@@ -123,6 +145,13 @@ impl ServerArgs {
         let per_client = per_client.map(|text| share("TREEMAP_MAX_CONNECTIONS_PER_CLIENT", text, connections));
         let connections_per_client = problems.note(per_client.transpose());
         let calls = problems.note(number("TREEMAP_MAX_CALLS", &self.max_calls));
+        let watchers = problems.note(number("TREEMAP_MAX_WATCHERS", &self.max_watchers));
+        let watch_heartbeat = problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat));
+        let page = match self.page.trim() {
+            "on" => Some(true),
+            "off" => Some(false),
+            other => problems.note(Err(format!("TREEMAP_PAGE is {other:?}; expected on or off"))),
+        };
         let connection_age =
             unless_off(&self.max_connection_age).map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text)).transpose();
         let connection_age = problems.note(connection_age);
@@ -146,7 +175,9 @@ impl ServerArgs {
                 connection_age: connection_age?,
                 drain: drain?,
             },
-            calls: calls?,
+            calls: CallLimits { calls: calls?, watchers: watchers? },
+            watch_heartbeat: watch_heartbeat?,
+            page: page?,
             origins: origins?,
             cache_max_age: cache_max_age?,
             drain_delay: drain_delay?,

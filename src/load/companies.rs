@@ -73,7 +73,10 @@ impl Companies {
                 }
                 Some(Err(error)) => return Err(error.to_string()),
                 None => {
-                    return Err(format!("no line names the columns; expected {CODE:?}, {NAME:?} and {:?}", INDUSTRY[0]));
+                    return Err(format!(
+                        "no line names the columns; expected {CODE:?}, {NAME:?} and {:?}",
+                        INDUSTRY[0]
+                    ));
                 }
             }
         };

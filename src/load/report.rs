@@ -80,9 +80,9 @@ impl Report {
         let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|error| error.to_string())?;
         let (names, rest) = (header.iter().take(HEADER.len()), header.iter().skip(HEADER.len()));
-        let named =
+        let is_header =
             header.len() >= HEADER.len() && names.zip(HEADER).all(|(name, own)| name.trim().eq_ignore_ascii_case(own));
-        if !named || !rest.into_iter().all(|name| name.trim().is_empty()) {
+        if !is_header || !rest.into_iter().all(|name| name.trim().is_empty()) {
             let found: String = first_line.chars().take(60).collect();
             return Err(format!(
                 "the first line is no report's header: found {found:?}, expected {:?}",

@@ -116,7 +116,12 @@ impl Admin {
             (*name, all, idle)
         });
         let model = self.read_model.current();
-        let state = State { model: model.as_deref(), calls_in_flight: self.calls.in_flight(), pools: &pools };
+        let state = State {
+            model: model.as_deref(),
+            calls_in_flight: self.calls.in_flight(),
+            watchers: self.calls.watchers(),
+            pools: &pools,
+        };
         self.metrics.render(&state, format)
     }
 }

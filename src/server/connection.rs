@@ -231,6 +231,7 @@ impl Client {
                         events.push(after(GRACE, Event::GraceOver));
                     }
                     http.graceful_shutdown();
+                    stalls.close();
                 }
                 Next::Event(Event::GraceOver) => return Closed::Stalled,
                 Next::Event(Event::Round) => {

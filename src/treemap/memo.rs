@@ -33,7 +33,7 @@ impl<K> Default for Memo<K> {
     }
 }
 
-impl<K: Copy + Ord> Memo<K> {
+impl<K: Clone + Ord> Memo<K> {
     /// What is kept for `key`, or what `make` makes, which is kept from now on.
     pub fn get(&self, key: K, make: impl FnOnce() -> Bytes) -> Bytes {
         if let Some(kept) = self.kept.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
@@ -49,7 +49,7 @@ impl<K: Copy + Ord> Memo<K> {
         let mut all = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= CAPACITY
             && let Some(oldest) =
-                all.iter().min_by_key(|(_, kept)| kept.last_use.load(Ordering::Relaxed)).map(|(key, _)| *key)
+                all.iter().min_by_key(|(_, kept)| kept.last_use.load(Ordering::Relaxed)).map(|(key, _)| key.clone())
         {
             all.remove(&oldest);
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
     freshness::{Freshness, Tolerance},
     lists::{self, List},
     memo::Memo,
+    stocks::{self, Industry, Stock},
 };
 use crate::proto::stocks::v1alpha1::TreemapShortPosition;
 
@@ -25,6 +27,8 @@ const fn list_index(period: Period, view_mode: ViewMode) -> usize {
 #[derive(Debug)]
 pub struct Model {
     lists: [List; LISTS],
+    /// By period.
+    industries: [Vec<Industry>; Period::ALL.len()],
     /// How fresh it is.
     pub freshness: Freshness,
     /// A digest of all answers and the data date: the same on every replica, and changed only when one of them changed.
@@ -38,12 +42,21 @@ pub struct Model {
     stale_from: SystemTime,
     /// By list, limit and form.
     memo: Memo<(usize, usize, u8)>,
+    /// By list, limit, staleness and kind.
+    drawings: Memo<(usize, usize, bool, String)>,
 }
 
 impl Model {
     /// Whether its answers are to be marked stale.
     pub fn is_stale(&self) -> bool {
         SystemTime::now() >= self.stale_from
+    }
+
+    /// A weak entity tag of what also shows when the data was refreshed, and whether it is stale.
+    pub fn entity_tag_with_freshness(&self) -> HeaderValue {
+        let refreshed = self.freshness.last_refreshed.map_or(0, Timestamp::as_microsecond);
+        let version = self.version.to_str().unwrap_or_default();
+        header(&format!("W/\"{version}-{refreshed:x}-{}\"", u8::from(self.is_stale())))
     }
 
     /// The name of each period, and how many stocks it can answer with.
@@ -63,23 +76,37 @@ impl Model {
 #[derive(Debug, Default)]
 pub struct Builder {
     lists: [lists::Builder; LISTS],
+    stocks: [stocks::Builder; Period::ALL.len()],
+    /// Kept for its memory.
+    position: TreemapShortPosition,
 }
 
 impl Builder {
-    /// Adds the next stock of a list. Stocks come industry by industry, each in rank order, and no more than
-    /// [`Limit::MAX`](super::Limit::MAX) per industry.
-    pub fn push(&mut self, period: Period, view_mode: ViewMode, stock: &TreemapShortPosition) {
-        self.lists[list_index(period, view_mode)].push(stock);
+    /// Begins with an industry of a list, which has `count` stocks in all. Industries come in byte order of their names.
+    pub fn industry(&mut self, period: Period, view_mode: ViewMode, name: &str, count: usize) {
+        name.clone_into(&mut self.position.industry);
+        self.stocks[period.index()].industry(view_mode, name, count);
+    }
+
+    /// Adds the next stock of the industry, in rank order, and no more than [`Limit::MAX`](super::Limit::MAX).
+    pub fn push(&mut self, period: Period, view_mode: ViewMode, stock: Stock) {
+        self.position.product_code.clear();
+        self.position.product_code.push_str(&stock.code);
+        self.position.short_position = stock.value(view_mode);
+        self.lists[list_index(period, view_mode)].push(&self.position);
+        self.stocks[period.index()].push(view_mode, stock);
     }
 
     /// The finished model.
     pub fn build(self, freshness: Freshness, tolerance: Tolerance) -> Model {
         let mut digest = Sha256::new();
         let lists = self.lists.map(|list| list.build(&mut digest));
+        let industries = self.stocks.map(|stocks| stocks.build(&mut digest));
         digest.update(format!("{:?}", freshness.data_date));
         let version = digest.finalize()[..8].iter().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
         Model {
             lists,
+            industries,
             freshness,
             version: header(&format!("{version:016x}")),
             entity_tag: header(&format!("W/\"{version:016x}\"")),
@@ -87,6 +114,7 @@ impl Builder {
             last_refreshed: freshness.last_refreshed.map(|instant| header(&instant.to_string())),
             stale_from: freshness.view_stale_from(tolerance).min(freshness.data_stale_from(tolerance)),
             memo: Memo::default(),
+            drawings: Memo::default(),
         }
     }
 }
@@ -133,6 +161,27 @@ impl Answer {
     pub fn once(&self, form: u8, make: impl FnOnce() -> Bytes) -> Bytes {
         let Request { period, limit, view_mode } = self.request;
         self.model.memo.get((list_index(period, view_mode), limit.get(), form), make)
+    }
+
+    /// The same for a drawing of a `kind`, which names all that tells it from others.
+    pub fn drawn(&self, kind: String, make: impl FnOnce() -> Bytes) -> Bytes {
+        let Request { period, limit, view_mode } = self.request;
+        let list = list_index(period, view_mode);
+        self.model.drawings.get((list, limit.get(), self.model.is_stale(), kind), make)
+    }
+
+    /// The request that it answers.
+    pub const fn request(&self) -> Request {
+        self.request
+    }
+
+    /// The industries that have a stock in this answer, by name, with the stocks.
+    pub fn industries(&self) -> impl Iterator<Item = (&Industry, impl ExactSizeIterator<Item = &Stock>)> {
+        let Request { period, limit, view_mode } = self.request;
+        let industries = self.model.industries[period.index()].iter();
+        industries
+            .map(move |industry| (industry, industry.ranked(view_mode, limit)))
+            .filter(|(_, stocks)| stocks.len() > 0)
     }
 
     fn list(&self) -> &List {

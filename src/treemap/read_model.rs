@@ -12,6 +12,7 @@ use super::model::Model;
 pub struct ReadModel {
     current: ArcSwapOption<Model>,
     first_load: watch::Sender<FirstLoad>,
+    published: watch::Sender<()>,
 }
 
 /// How far the first load has come. Until it has ended either way, requests wait for it.
@@ -25,7 +26,11 @@ enum FirstLoad {
 
 impl Default for ReadModel {
     fn default() -> Self {
-        Self { current: ArcSwapOption::empty(), first_load: watch::Sender::new(FirstLoad::Running) }
+        Self {
+            current: ArcSwapOption::empty(),
+            first_load: watch::Sender::new(FirstLoad::Running),
+            published: watch::Sender::new(()),
+        }
     }
 }
 
@@ -52,6 +57,12 @@ impl ReadModel {
     pub fn publish(&self, model: Model) {
         self.current.store(Some(Arc::new(model)));
         self.first_load.send_replace(FirstLoad::Done);
+        self.published.send_replace(());
+    }
+
+    /// Sees each model that is published from now on, or only the newest of several.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 
     /// Records that a load has failed, and why. Without a model, requests no longer wait; with one, nothing changes.

@@ -2,14 +2,23 @@
 -- $1: the names of the periods; $2: the most stocks per industry that a list holds.
 -- One row per industry of a list, in the order in which the lists are read; its stocks as arrays with their places, since an
 -- aggregate promises no order. Each ranked window query reads one period and view mode, in the order of the index that
--- migration 004 made for it, and the window's run condition stops it early.
-SELECT period.name AS period_name, view_mode, industry, product_codes, short_positions, places, last_refreshed, data_date, future_rows
+-- the migration made for it, and the window's run condition stops it early.
+, size AS MATERIALIZED (
+    SELECT period_name, industry COLLATE "C" AS industry, count(*) AS with_position, count(percentage_change) AS with_change
+    FROM public.mv_treemap_data
+    GROUP BY period_name, industry COLLATE "C"
+)
+SELECT period.name AS period_name, view_mode, ranked.industry, product_codes, company_names, currents, earliests, changes, report_dates, places,
+    CASE view_mode WHEN 0 THEN with_position ELSE with_change END AS stock_count,
+    last_refreshed, data_date, future_rows
 FROM unnest($1::text[]) WITH ORDINALITY AS period (name, number)
 CROSS JOIN LATERAL (
     SELECT 0 AS view_mode, industry COLLATE "C" AS industry, array_agg(product_code) AS product_codes,
-        array_agg(short_position) AS short_positions, array_agg(place) AS places
+        array_agg(company_name) AS company_names, array_agg(current_short_position) AS currents,
+        array_agg(earliest_short_position) AS earliests, array_agg(percentage_change) AS changes,
+        array_agg(latest_date::date) AS report_dates, array_agg(place) AS places
     FROM (
-        SELECT industry, product_code, current_short_position AS short_position, row_number() OVER (
+        SELECT *, row_number() OVER (
             PARTITION BY industry COLLATE "C" ORDER BY current_short_position DESC, product_code COLLATE "C"
         ) AS place
         FROM public.mv_treemap_data
@@ -18,9 +27,10 @@ CROSS JOIN LATERAL (
     WHERE place <= $2
     GROUP BY industry COLLATE "C"
     UNION ALL
-    SELECT 1, industry COLLATE "C", array_agg(product_code), array_agg(percentage_change), array_agg(place)
+    SELECT 1, industry COLLATE "C", array_agg(product_code), array_agg(company_name), array_agg(current_short_position),
+        array_agg(earliest_short_position), array_agg(percentage_change), array_agg(latest_date::date), array_agg(place)
     FROM (
-        SELECT industry, product_code, percentage_change, row_number() OVER (
+        SELECT *, row_number() OVER (
             PARTITION BY industry COLLATE "C" ORDER BY percentage_change DESC, product_code COLLATE "C"
         ) AS place
         FROM public.mv_treemap_data
@@ -29,5 +39,6 @@ CROSS JOIN LATERAL (
     WHERE place <= $2
     GROUP BY industry COLLATE "C"
 ) AS ranked
+JOIN size ON size.period_name = period.name AND size.industry = ranked.industry
 CROSS JOIN freshness
-ORDER BY period.number, view_mode, industry
+ORDER BY period.number, view_mode, ranked.industry

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use industry_treemap::protocols::{Body, Service, Settings, cache_control, discard_in_time, serve, serve_http};
+use industry_treemap::protocols::{Body, Place, Service, Settings, cache_control, discard_in_time, serve, serve_http};
 use prost_reflect::{DescriptorPool, DynamicMessage, prost::Message as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::net::TcpListener;
@@ -110,7 +110,7 @@ where
                 *response.status_mut() = http::StatusCode::NOT_FOUND;
                 return response;
             };
-            serve(&service, &settings, method, request, || Ok(None)).await.response
+            serve(&service, &settings, method, request, || Ok(Place::default())).await.response
         }
     })
     .await;

@@ -166,7 +166,8 @@ fn five_hundred_partitions_are_looked_at_in_milliseconds() {
     let usual = usual_rows();
     treemap(&database, &["refresh"]).succeeds();
     assert_eq!(rows_of(&database), usual);
-    let took = database.psql("SELECT extract(epoch FROM clock_timestamp() - now()) < 0.5 FROM treemap_source_state() OFFSET 0");
+    let took = database
+        .psql("SELECT extract(epoch FROM clock_timestamp() - now()) < 0.5 FROM treemap_source_state() OFFSET 0");
     assert_eq!(took, "t");
 }
 

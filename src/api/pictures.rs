@@ -1,0 +1,263 @@
+//! The page and the pictures, by GET: `/`, `/treemap.svg`, `/treemap.csv`. A drawing is made and compressed once for a model.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
+
+use super::{
+    Treemap,
+    body::{Body, response},
+    in_flight::InFlight,
+    query::Query,
+    refusal::{Refusal, in_connect},
+    request::{RequestBody, discard_in_time, takes_gzip},
+    treemap_service::freshness,
+};
+use crate::{
+    picture::{
+        Picture, Stock,
+        colour::Theme,
+        csv,
+        page::{FILES, File, POLICY, gzip},
+        svg::{self, Canvas},
+    },
+    treemap::{Request as Asked, ViewMode, model::Answer},
+};
+
+const SVG: &str = "/treemap.svg";
+const CSV: &str = "/treemap.csv";
+/// Stocks per industry, where the request has no limit.
+const LIMIT: i32 = 10;
+const WIDTH: (u16, u16, u16) = (160, 1200, 7680);
+const HEIGHT: (u16, u16, u16) = (120, 700, 4320);
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Resource {
+    /// A file of the page.
+    File(&'static File),
+    /// The picture.
+    Svg,
+    /// The rows.
+    Csv,
+}
+
+impl Resource {
+    /// That of a path.
+    pub fn of(path: &str) -> Option<Self> {
+        match path {
+            SVG => Some(Self::Svg),
+            CSV => Some(Self::Csv),
+            _ => FILES.iter().find(|file| file.path == path).map(Self::File),
+        }
+    }
+
+    /// Its path, for metrics.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::File(file) => file.path,
+            Self::Svg => SVG,
+            Self::Csv => CSV,
+        }
+    }
+}
+
+/// Why there is no picture: the status, and a sentence.
+type Problem = (StatusCode, Cow<'static, str>);
+
+/// Answers a request. `admit` gives it a place among the calls.
+pub async fn answer(
+    resource: Resource,
+    treemap: &Treemap,
+    cache_control: &HeaderValue,
+    request: Request<RequestBody>,
+    admit: impl FnOnce() -> Result<InFlight, Refusal>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    discard_in_time(body).await;
+    let mut response = if !matches!(parts.method, HttpMethod::GET | HttpMethod::HEAD) {
+        let mut response = problem((StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are served here.".into()));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    } else if let Resource::File(file) = resource {
+        of_file(file, &parts.headers)
+    } else {
+        // Held until the answer is made: it exists in memory once, whoever takes it.
+        match admit() {
+            Ok(_place) => drawn(resource, treemap, cache_control, Query(parts.uri.query()), &parts.headers)
+                .await
+                .unwrap_or_else(problem),
+            Err(refusal) => problem(of_refusal(refusal)),
+        }
+    };
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if parts.method == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
+}
+
+fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
+    let plain = Bytes::from_static(file.plain.as_bytes());
+    let mut response = compressed(headers, || plain, || file.gzip.clone());
+    let all = response.headers_mut();
+    all.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.kind));
+    // Its names carry no version.
+    all.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    all.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    all.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+async fn drawn(
+    resource: Resource,
+    treemap: &Treemap,
+    cache_control: &HeaderValue,
+    query: Query<'_>,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let request = asked(query)?;
+    let canvas = canvas(query)?;
+    let answer = treemap.answer(request).await.map_err(of_refusal)?;
+    let industry = query.value("industry").filter(|industry| !industry.is_empty());
+    if let Some(industry) = &industry
+        && !answer.industries().any(|(candidate, _)| candidate.name == **industry)
+    {
+        return Err((StatusCode::NOT_FOUND, format!("There is no industry {industry:?} with stocks to show.").into()));
+    }
+    let tag = answer.model().entity_tag_with_freshness();
+    let mut response = if unchanged(headers, &tag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let make = || -> Bytes {
+            let mut picture = picture(&answer);
+            if let Some(industry) = &industry {
+                picture = picture.only(industry);
+            }
+            match resource {
+                Resource::Csv => csv::write(&picture),
+                _ => svg::draw(&picture, canvas, industry.as_deref()),
+            }
+            .into()
+        };
+        let kept = |compressed| {
+            let kind = match resource {
+                Resource::Csv => format!("csv {compressed} {industry:?}"),
+                _ => format!("{canvas:?} {compressed} {industry:?}"),
+            };
+            answer.drawn(kind, || {
+                let plain = make();
+                if compressed { gzip(&plain) } else { plain }
+            })
+        };
+        compressed(headers, || kept(false), || kept(true))
+    };
+    let all = response.headers_mut();
+    all.extend(freshness(&answer));
+    all.insert(header::ETAG, tag);
+    all.insert(header::CACHE_CONTROL, cache_control.clone());
+    let kind =
+        if matches!(resource, Resource::Csv) { "text/csv; charset=utf-8; header=present" } else { "image/svg+xml" };
+    all.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    // Opened by itself, it has no use for anything.
+    all.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    if matches!(resource, Resource::Csv) {
+        all.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"treemap.csv\""));
+    }
+    Ok(response)
+}
+
+fn compressed(headers: &HeaderMap, plain: impl FnOnce() -> Bytes, gzip: impl FnOnce() -> Bytes) -> Response<Body> {
+    let accepts = |value: &HeaderValue| value.to_str().is_ok_and(takes_gzip);
+    if !headers.get_all(header::ACCEPT_ENCODING).into_iter().any(accepts) {
+        return Response::new(Body::whole(plain()));
+    }
+    let mut response = Response::new(Body::whole(gzip()));
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response
+}
+
+fn unchanged(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let tags = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).unwrap_or_default();
+    let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    tags.split(',').any(|one| one.trim() == "*" || weak(one) == weak(tag.to_str().unwrap_or_default()))
+}
+
+/// The request for an answer that the query makes.
+fn asked(query: Query<'_>) -> Result<Asked, Problem> {
+    let bad = |sentence: String| (StatusCode::BAD_REQUEST, Cow::from(sentence));
+    let limit = match query.value("limit").as_deref() {
+        None | Some("") => LIMIT,
+        Some(text) => text.parse().map_err(|_| bad(format!("limit is {text:?}; expected a number from 1 to 500.")))?,
+    };
+    let view_mode = match query.value("mode").as_deref() {
+        None | Some("" | "current") => ViewMode::CurrentChange,
+        Some("change") => ViewMode::PercentageChange,
+        Some(other) => return Err(bad(format!("mode is {other:?}; expected current or change."))),
+    };
+    Asked::of(&query.value("period").unwrap_or_default(), limit, view_mode)
+        .map_err(|invalid| bad(format!("{invalid}.")))
+}
+
+fn canvas(query: Query<'_>) -> Result<Canvas, Problem> {
+    let bad = |sentence: String| (StatusCode::BAD_REQUEST, Cow::from(sentence));
+    let side = |name: &str, (least, usual, most): (u16, u16, u16)| match query.value(name).as_deref() {
+        None | Some("") => Ok(usual),
+        Some(text) => {
+            let side = text.parse().ok().filter(|side| (least..=most).contains(side));
+            side.ok_or_else(|| bad(format!("{name} is {text:?}; expected pixels from {least} to {most}.")))
+        }
+    };
+    let theme = match query.value("theme").as_deref() {
+        None | Some("" | "light") => Theme::Light,
+        Some("dark") => Theme::Dark,
+        Some(other) => return Err(bad(format!("theme is {other:?}; expected light or dark."))),
+    };
+    Ok(Canvas { width: side("width", WIDTH)?, height: side("height", HEIGHT)?, theme })
+}
+
+/// An answer as something to draw.
+fn picture(answer: &Answer) -> Picture {
+    let (model, request) = (answer.model(), answer.request());
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let industries = answer.industries().map(|(industry, stocks)| crate::picture::Industry {
+        name: industry.name.clone(),
+        count: industry.count(request.view_mode),
+        stocks: stocks
+            .map(|stock| Stock {
+                code: stock.code.to_string(),
+                name: stock.name.to_string(),
+                current: stock.current,
+                earliest: stock.earliest,
+                change: stock.change,
+                reported: stock.reported.to_string(),
+            })
+            .collect(),
+    });
+    Picture {
+        industries: industries.collect(),
+        period: request.period.name(),
+        view_mode: request.view_mode,
+        limit: request.limit.get(),
+        version: text(&model.version),
+        data_date: model.data_date.as_ref().map(text).unwrap_or_default(),
+        refreshed: model.last_refreshed.as_ref().map(text).unwrap_or_default(),
+        stale: model.is_stale(),
+    }
+}
+
+fn of_refusal(refusal: Refusal) -> Problem {
+    let status = refusal.status();
+    let (_, http) = in_connect(status.code());
+    (http, format!("{}.", status.message()).into())
+}
+
+fn problem((status, sentence): Problem) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = response(headers, Body::whole(format!("{sentence}\n").into()));
+    *response.status_mut() = status;
+    response
+}

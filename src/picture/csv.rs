@@ -1,0 +1,44 @@
+//! The rows of a picture as CSV (RFC 4180, UTF-8).
+
+use super::Picture;
+
+const HEADER: [&str; 8] = [
+    "industry",
+    "code",
+    "company",
+    "current_percent",
+    "earliest_percent",
+    "change_percent",
+    "report_date",
+    "data_date",
+];
+
+/// The file.
+pub fn write(picture: &Picture) -> String {
+    let mut rows = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    // Writing into memory does not fail.
+    let _ = rows.write_record(HEADER);
+    for industry in &picture.industries {
+        for stock in &industry.stocks {
+            let numbers = [stock.current.to_string(), stock.earliest.to_string()];
+            let change = stock.change.map(|change| change.to_string()).unwrap_or_default();
+            let _ = rows.write_record([
+                &plain(&industry.name),
+                &plain(&stock.code),
+                &plain(&stock.name),
+                &numbers[0],
+                &numbers[1],
+                &change,
+                &stock.reported,
+                &picture.data_date,
+            ]);
+        }
+    }
+    rows.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+/// A text that a spreadsheet would take for a formula is quoted by an apostrophe, as OWASP advises.
+fn plain(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if formula { format!("'{text}") } else { text.to_owned() }
+}
