@@ -97,8 +97,11 @@ until "$grpcurl" -plaintext "$address" grpc.health.v1.Health/Check 2>/dev/null |
 done
 cat <<EOF
 
-== ready. In another terminal, from this folder:
+== ready. Look at http://$address
 
+== In another terminal, from this folder:
+
+  $treemap query $address
   $grpcurl -plaintext -d '{"period":"3m","limit":1}' $address shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
   DATABASE_URL_FILE=.demo/database-url $treemap status
 

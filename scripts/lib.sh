@@ -52,6 +52,14 @@ grpcurl_path() {
   if [ -x .tools/bin/grpcurl ]; then echo .tools/bin/grpcurl; else command -v grpcurl || true; fi
 }
 
+# Prints the Chromium of the tests, or nothing.
+chromium_path() {
+  local name
+  for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+    command -v $name && return
+  done || true
+}
+
 # Runs a program of Postgres as a user other than root: Postgres refuses root.
 as_postgres() {
   if [ "$(id -u)" = 0 ]; then (cd / && runuser -u "$(postgres_user)" -- "$@"); else "$@"; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|curl|conformance|clients|buildah ...
+# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -20,6 +20,7 @@ for tool in "$@"; do
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
     conformance | clients) ;;
+    chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Debian has no package of it. Go builds it below.
     grpcurl) [ -n "$(grpcurl_path)" ] || command -v go >/dev/null || missing+=(golang-go ca-certificates) ;;
@@ -62,6 +63,12 @@ if [[ " $* " == *" conformance "* ]] && [ ! -d .tools/conformance ]; then
   go=$(go_now)
   GOBIN=$PWD/.tools/bin GOFLAGS=-modcacherw "$go" install connectrpc.com/conformance/cmd/connectconformance@$version
   cp -r "$("$go" env GOMODCACHE)/connectrpc.com/conformance@$version/proto" .tools/conformance
+fi
+
+# What drives Chromium in the tests of the page.
+if [[ " $* " == *" chromium "* ]] && ! cmp -s tests/page/package-lock.json tests/page/node_modules/.installed; then
+  say "installing what drives Chromium into tests/page/node_modules"
+  (cd tests/page && npm ci --silent --no-fund --no-audit >/dev/null && cp package-lock.json node_modules/.installed)
 fi
 
 # Real clients of other languages, for the tests: see tests/clients.

@@ -28,7 +28,7 @@ pub mod request;
 pub mod service;
 pub mod services;
 mod treemap_service;
-mod treemap_v1;
+pub mod treemap_v1;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

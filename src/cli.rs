@@ -12,6 +12,7 @@ macro_rules! out_line {
 mod healthcheck;
 mod load;
 mod migrate;
+mod query;
 mod refresh;
 mod sample;
 mod serve;
@@ -49,6 +50,7 @@ enum Command {
     Load(load::Load),
     Refresh(refresh::Refresh),
     Status(status::Status),
+    Query(query::Query),
     Sample(sample::Sample),
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -103,6 +105,7 @@ impl Command {
             Self::Load(command) => command.run().await,
             Self::Refresh(command) => command.run().await,
             Self::Status(command) => command.run().await,
+            Self::Query(command) => command.run().await,
             Self::Sample(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
         }

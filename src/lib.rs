@@ -3,6 +3,7 @@
 //! The map of the code, in call order. Each module knows only those below it.
 //!
 //! - [`cli`]: the `treemap` command, one file per subcommand
+//! - [`client`]: a client of a running server, for `query` and `status`
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
 //! - [`server`]: connections of clients: threads, limits, TLS, drain; and the admin port
 //! - [`api`]: the protocols: from a call to an answer, and back to bytes; CORS, health and reflection
@@ -26,6 +27,7 @@
 mod api;
 mod app;
 mod cli;
+mod client;
 mod config;
 mod load;
 mod metrics;
@@ -50,6 +52,7 @@ pub use treemap::{
     InvalidRequest, Limit, Period, Request, ViewMode,
     freshness::{Freshness, Tolerance},
     model::{Answer, Builder, Model},
+    stocks::Stock,
 };
 
 /// The protocols, generic over the service: the conformance suite puts its own behind them.

@@ -12,77 +12,35 @@ pub mod page;
 pub mod svg;
 pub mod terminal;
 
-use crate::treemap::ViewMode;
+use crate::{
+    proto::treemap::v1::{Industry, Stock, Treemap, ViewMode as Wire},
+    treemap::ViewMode,
+};
 
-/// An industry to draw.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Industry {
-    /// Its name.
-    pub name: String,
-    /// How many stocks it has in all.
-    pub count: usize,
-    /// Those that are drawn, highest rank first.
-    pub stocks: Vec<Stock>,
-}
-
-/// A stock to draw. Its tile's area is its current position, in both view modes: a change is a colour.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stock {
-    /// The code.
-    pub code: String,
-    /// The company's name.
-    pub name: String,
-    /// The latest short position, in percent.
-    pub current: f64,
-    /// The earliest of the period, in percent.
-    pub earliest: f64,
-    /// The change, in percent of the earliest.
-    pub change: Option<f64>,
-    /// The day of the latest report.
-    pub reported: String,
-}
-
-impl Stock {
-    /// The value that is printed on its tile.
-    pub fn value(&self, view_mode: ViewMode) -> f64 {
-        match view_mode {
-            ViewMode::CurrentChange => self.current,
-            ViewMode::PercentageChange => self.change.unwrap_or_default(),
-        }
-    }
-}
-
-/// What a picture shows, and how fresh it is.
+/// What is drawn: a treemap as `treemap.v1` has it. A tile's area is its stock's current position, in both view modes: a change is a colour.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// The industries, by name.
-    pub industries: Vec<Industry>,
-    /// `3m` to `max`.
-    pub period: &'static str,
-    /// What ranks and colours the tiles.
-    pub view_mode: ViewMode,
-    /// The most stocks of an industry.
+    /// The treemap.
+    pub treemap: Treemap,
+    /// The most stocks of an industry that were asked for.
     pub limit: usize,
-    /// The version of the data.
-    pub version: String,
-    /// The day of the newest report; empty when there is none.
-    pub data_date: String,
-    /// When it was refreshed, by RFC 3339.
-    pub refreshed: String,
-    /// Whether it is too old.
-    pub stale: bool,
 }
 
 impl Picture {
     /// The same with one industry only; without any when there is none of that name.
     pub fn only(mut self, industry: &str) -> Self {
-        self.industries.retain(|candidate| candidate.name == industry);
+        self.treemap.industries.retain(|candidate| candidate.name == industry);
         self
+    }
+
+    /// What ranks and colours the tiles.
+    pub fn view_mode(&self) -> ViewMode {
+        if self.treemap.view_mode() == Wire::Change { ViewMode::PercentageChange } else { ViewMode::CurrentChange }
     }
 
     /// What the numbers are.
     pub fn title(&self) -> String {
-        let period = match self.period {
+        let period = match self.treemap.period.as_str() {
             "3m" => "3 months",
             "6m" => "6 months",
             "1y" => "1 year",
@@ -90,10 +48,43 @@ impl Picture {
             "5y" => "5 years",
             _ => "10 years",
         };
-        match self.view_mode {
+        match self.view_mode() {
             ViewMode::CurrentChange => "ASX short positions".into(),
             ViewMode::PercentageChange => format!("Change of ASX short positions over {period}"),
         }
+    }
+
+    /// When the data was refreshed, by RFC 3339; empty when it never was.
+    pub fn refreshed(&self) -> String {
+        let at = self.treemap.refreshed_at.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
+        at.map(|at| at.to_string()).unwrap_or_default()
+    }
+
+    /// The industries with the areas of their tiles together, largest first: then tiles are near to squares.
+    fn by_area(&self) -> Vec<(&Industry, f64)> {
+        let area = |industry: &Industry| industry.stocks.iter().map(|stock| stock.current_percent).sum::<f64>();
+        let mut industries: Vec<_> =
+            self.treemap.industries.iter().map(|industry| (industry, area(industry))).collect();
+        industries
+            .sort_by(|(one, size), (other, others)| others.total_cmp(size).then_with(|| one.name.cmp(&other.name)));
+        industries
+    }
+}
+
+/// The stocks of an industry, largest tile first.
+fn tiles_by_area(industry: &Industry) -> Vec<&Stock> {
+    let mut stocks: Vec<&Stock> = industry.stocks.iter().collect();
+    stocks.sort_by(|one, other| {
+        other.current_percent.total_cmp(&one.current_percent).then_with(|| one.code.cmp(&other.code))
+    });
+    stocks
+}
+
+/// The value that is printed on a tile, and gives its colour.
+fn value(stock: &Stock, view_mode: ViewMode) -> f64 {
+    match view_mode {
+        ViewMode::CurrentChange => stock.current_percent,
+        ViewMode::PercentageChange => stock.change_percent.unwrap_or_default(),
     }
 }
 

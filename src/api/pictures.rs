@@ -13,16 +13,17 @@ use super::{
     refusal::{Refusal, in_connect},
     request::{RequestBody, discard_in_time, takes_gzip},
     treemap_service::freshness,
+    treemap_v1::treemap,
 };
 use crate::{
     picture::{
-        Picture, Stock,
+        Picture,
         colour::Theme,
         csv,
         page::{FILES, File, POLICY, gzip},
         svg::{self, Canvas},
     },
-    treemap::{Request as Asked, ViewMode, model::Answer},
+    treemap::{Request as Asked, ViewMode},
 };
 
 const SVG: &str = "/treemap.svg";
@@ -69,7 +70,7 @@ type Problem = (StatusCode, Cow<'static, str>);
 /// Answers a request. `admit` gives it a place among the calls.
 pub async fn answer(
     resource: Resource,
-    treemap: &Treemap,
+    from: &Treemap,
     cache_control: &HeaderValue,
     request: Request<RequestBody>,
     admit: impl FnOnce() -> Result<InFlight, Refusal>,
@@ -85,7 +86,7 @@ pub async fn answer(
     } else {
         // Held until the answer is made: it exists in memory once, whoever takes it.
         match admit() {
-            Ok(_place) => drawn(resource, treemap, cache_control, Query(parts.uri.query()), &parts.headers)
+            Ok(_place) => drawn(resource, from, cache_control, Query(parts.uri.query()), &parts.headers)
                 .await
                 .unwrap_or_else(problem),
             Err(refusal) => problem(of_refusal(refusal)),
@@ -110,14 +111,14 @@ fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
 
 async fn drawn(
     resource: Resource,
-    treemap: &Treemap,
+    from: &Treemap,
     cache_control: &HeaderValue,
     query: Query<'_>,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let request = asked(query)?;
     let canvas = canvas(query)?;
-    let answer = treemap.answer(request).await.map_err(of_refusal)?;
+    let answer = from.answer(request).await.map_err(of_refusal)?;
     let industry = query.value("industry").filter(|industry| !industry.is_empty());
     if let Some(industry) = &industry
         && !answer.industries().any(|(candidate, _)| candidate.name == **industry)
@@ -131,7 +132,7 @@ async fn drawn(
         response
     } else {
         let make = || -> Bytes {
-            let mut picture = picture(&answer);
+            let mut picture = Picture { treemap: treemap(&answer), limit: request.limit.get() };
             if let Some(industry) = &industry {
                 picture = picture.only(industry);
             }
@@ -215,36 +216,6 @@ fn canvas(query: Query<'_>) -> Result<Canvas, Problem> {
         Some(other) => return Err(bad(format!("theme is {other:?}; expected light or dark."))),
     };
     Ok(Canvas { width: side("width", WIDTH)?, height: side("height", HEIGHT)?, theme })
-}
-
-/// An answer as something to draw.
-fn picture(answer: &Answer) -> Picture {
-    let (model, request) = (answer.model(), answer.request());
-    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let industries = answer.industries().map(|(industry, stocks)| crate::picture::Industry {
-        name: industry.name.clone(),
-        count: industry.count(request.view_mode),
-        stocks: stocks
-            .map(|stock| Stock {
-                code: stock.code.to_string(),
-                name: stock.name.to_string(),
-                current: stock.current,
-                earliest: stock.earliest,
-                change: stock.change,
-                reported: stock.reported.to_string(),
-            })
-            .collect(),
-    });
-    Picture {
-        industries: industries.collect(),
-        period: request.period.name(),
-        view_mode: request.view_mode,
-        limit: request.limit.get(),
-        version: text(&model.version),
-        data_date: model.data_date.as_ref().map(text).unwrap_or_default(),
-        refreshed: model.last_refreshed.as_ref().map(text).unwrap_or_default(),
-        stale: model.is_stale(),
-    }
 }
 
 fn of_refusal(refusal: Refusal) -> Problem {

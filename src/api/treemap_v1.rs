@@ -88,7 +88,8 @@ fn refreshed_at(model: &Model) -> Option<Timestamp> {
     Some(Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
 }
 
-fn treemap(answer: &Answer) -> Treemap {
+/// An answer with all that is known of its stocks.
+pub fn treemap(answer: &Answer) -> Treemap {
     let (model, request) = (answer.model(), answer.request());
     let industries = answer.industries().map(|(industry, stocks)| Industry {
         name: industry.name.clone(),
@@ -119,7 +120,7 @@ fn treemap(answer: &Answer) -> Treemap {
 }
 
 /// By protobuf's JSON mapping, with numbers as JavaScript prints them.
-fn json(treemap: &Treemap) -> String {
+pub fn json(treemap: &Treemap) -> String {
     let mut object = Object::default();
     object.string("period", &treemap.period);
     object.string("viewMode", treemap.view_mode().as_str_name());

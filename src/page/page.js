@@ -280,7 +280,7 @@ function showBanner() {
   if (failure?.lasting) text = failure.message;
   else if (failure) text = shown ? `${cause}; showing the data of ${day(shown.svg.dataset.date)}. Trying again.` : `${cause}. Trying again.`;
   else if (isBack) text = "The server is back.";
-  else if (stale) text = `These data are stale: refreshed ${ago(age + (Date.now() - at) / 1000)}.`;
+  else if (stale) text = `These data are old: reports up to ${day(shown?.svg.dataset.date)}, refreshed ${ago(age + (Date.now() - at) / 1000)}.`;
 
   $("banner").classList.toggle("on", shown !== null && text !== "");
   $("banner").classList.toggle("good", !failure && isBack);

@@ -18,19 +18,19 @@ pub fn write(picture: &Picture) -> String {
     let mut rows = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     // Writing into memory does not fail.
     let _ = rows.write_record(HEADER);
-    for industry in &picture.industries {
+    for industry in &picture.treemap.industries {
         for stock in &industry.stocks {
-            let numbers = [stock.current.to_string(), stock.earliest.to_string()];
-            let change = stock.change.map(|change| change.to_string()).unwrap_or_default();
+            let numbers = [stock.current_percent.to_string(), stock.earliest_percent.to_string()];
+            let change = stock.change_percent.map(|change| change.to_string()).unwrap_or_default();
             let _ = rows.write_record([
                 &plain(&industry.name),
                 &plain(&stock.code),
-                &plain(&stock.name),
+                &plain(&stock.company_name),
                 &numbers[0],
                 &numbers[1],
                 &change,
-                &stock.reported,
-                &picture.data_date,
+                &stock.report_date,
+                &picture.treemap.data_date,
             ]);
         }
     }

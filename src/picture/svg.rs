@@ -4,12 +4,15 @@
 use std::fmt::Write;
 
 use super::{
-    Industry, Picture, Stock,
+    Picture,
     colour::{self, Rgb, Theme},
     layout::{Rect, squarify},
-    percent,
+    percent, tiles_by_area, value,
 };
-use crate::treemap::ViewMode;
+use crate::{
+    proto::treemap::v1::{Industry, Stock, Treemap},
+    treemap::ViewMode,
+};
 
 /// What is asked of a drawing, in CSS pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +42,7 @@ pub fn draw(picture: &Picture, canvas: Canvas, only: Option<&str>) -> String {
     let whole = Rect { x: 0.0, y: top, width, height: (height - top).max(1.0) };
     svg.top(width);
     // Largest first, so that tiles are near to squares.
-    let mut industries: Vec<(&Industry, f64)> = picture
-        .industries
-        .iter()
-        .map(|industry| (industry, industry.stocks.iter().map(|stock| stock.current).sum()))
-        .collect();
-    industries.sort_by(|(one, size), (other, others)| others.total_cmp(size).then_with(|| one.name.cmp(&other.name)));
+    let industries = picture.by_area();
     let sizes: Vec<f64> = industries.iter().map(|(_, size)| *size).collect();
     for ((industry, _), rect) in industries.iter().zip(squarify(&sizes, whole)) {
         svg.industry(industry, rect);
@@ -65,9 +63,10 @@ struct Svg<'a> {
 
 impl Svg<'_> {
     fn begin(&mut self, only: Option<&str>) {
-        let (Picture { period, version, data_date, refreshed, stale, limit, .. }, Canvas { width, height, .. }) =
-            (self.picture, self.canvas);
-        let mode = mode(self.picture.view_mode);
+        let Picture { treemap: Treemap { period, version, data_date, stale, .. }, limit } = self.picture;
+        let Canvas { width, height, .. } = self.canvas;
+        let refreshed = self.picture.refreshed();
+        let mode = mode(self.picture.view_mode());
         let title = self.picture.title();
         let label = escape(&match only {
             Some(industry) => format!("{title}, {industry}, reports up to {data_date}"),
@@ -91,8 +90,8 @@ impl Svg<'_> {
         let size = if width < NARROW { 13.0 } else { 15.0 };
         let title = fitting(&title, size, width - 12.0).unwrap_or_default();
         self.label("title", (6.0, 17.0), "start", size, text, &title);
-        let stale = if self.picture.stale { " (old data)" } else { "" };
-        let date = match self.picture.data_date.as_str() {
+        let stale = if self.picture.treemap.stale { " (old data)" } else { "" };
+        let date = match self.picture.treemap.data_date.as_str() {
             "" => "no reports".to_owned(),
             date => format!("reports up to {date}{stale}"),
         };
@@ -101,7 +100,7 @@ impl Svg<'_> {
     }
 
     fn legend(&mut self, width: f64) {
-        let view_mode = self.picture.view_mode;
+        let view_mode = self.picture.view_mode();
         let values: &[f64] = match view_mode {
             ViewMode::CurrentChange => &colour::POSITIONS,
             ViewMode::PercentageChange => &colour::CHANGES,
@@ -148,7 +147,7 @@ impl Svg<'_> {
         let _ = write!(
             self.text,
             "<g class=\"industry\" data-industry=\"{name}\" data-stocks=\"{}\"><rect{} fill=\"{}\"/>",
-            industry.count,
+            industry.stock_count,
             place(rect.inset(MARGIN, 0.0)),
             hex(theme.head())
         );
@@ -167,9 +166,8 @@ impl Svg<'_> {
             self.text.push_str("</g>");
         }
         let inner = rect.inset(MARGIN, if headed { HEAD } else { 0.0 });
-        let mut stocks: Vec<&Stock> = industry.stocks.iter().collect();
-        stocks.sort_by(|one, other| other.current.total_cmp(&one.current).then_with(|| one.code.cmp(&other.code)));
-        let sizes: Vec<f64> = stocks.iter().map(|stock| stock.current).collect();
+        let stocks = tiles_by_area(industry);
+        let sizes: Vec<f64> = stocks.iter().map(|stock| stock.current_percent).collect();
         for (stock, rect) in stocks.into_iter().zip(squarify(&sizes, inner)) {
             self.tile(stock, rect);
         }
@@ -177,19 +175,19 @@ impl Svg<'_> {
     }
 
     fn tile(&mut self, stock: &Stock, rect: Rect) {
-        let view_mode = self.picture.view_mode;
-        let ground = colour::of(stock.value(view_mode), view_mode, self.canvas.theme);
-        let value = percent(stock.value(view_mode), view_mode == ViewMode::PercentageChange);
-        let (code, name) = (escape(&stock.code), escape(&stock.name));
-        let change = stock.change.map(|change| format!(" data-change=\"{change}\"")).unwrap_or_default();
+        let view_mode = self.picture.view_mode();
+        let ground = colour::of(value(stock, view_mode), view_mode, self.canvas.theme);
+        let value = percent(value(stock, view_mode), view_mode == ViewMode::PercentageChange);
+        let (code, name) = (escape(&stock.code), escape(&stock.company_name));
+        let change = stock.change_percent.map(|change| format!(" data-change=\"{change}\"")).unwrap_or_default();
         let colon = if name.is_empty() { "" } else { ": " };
         let _ = write!(
             self.text,
             "<g class=\"tile\" data-code=\"{code}\" data-name=\"{name}\" data-current=\"{}\" data-earliest=\"{}\"{change} \
              data-reported=\"{}\"><title>{code}{colon}{name}, {value}</title><rect{} fill=\"{}\"/>",
-            stock.current,
-            stock.earliest,
-            stock.reported,
+            stock.current_percent,
+            stock.earliest_percent,
+            escape(&stock.report_date),
             place(gap(rect)),
             hex(ground)
         );

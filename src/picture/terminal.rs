@@ -1,12 +1,15 @@
 //! A picture in the cells of a terminal. The tiles are laid out in cells twice as high as wide; their labels are real text.
 
 use super::{
-    Industry, Picture, Stock,
+    Picture,
     colour::{self, Rgb, Theme},
     layout::{Rect, squarify},
-    percent,
+    percent, tiles_by_area, value,
 };
-use crate::treemap::ViewMode;
+use crate::{
+    proto::treemap::v1::{Industry, Stock},
+    treemap::ViewMode,
+};
 
 /// How many colours the terminal has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +33,7 @@ struct Cell {
 pub fn draw(picture: &Picture, columns: usize, lines: usize, colours: Colours) -> String {
     let empty = Cell { character: ' ', ground: None, text: [0, 0, 0] };
     let mut screen = Screen { cells: vec![vec![empty; columns]; lines], picture, colours };
-    let mut industries: Vec<(&Industry, f64)> = picture
-        .industries
-        .iter()
-        .map(|industry| (industry, industry.stocks.iter().map(|stock| stock.current).sum()))
-        .collect();
-    industries.sort_by(|(one, size), (other, others)| others.total_cmp(size).then_with(|| one.name.cmp(&other.name)));
+    let industries = picture.by_area();
     let sizes: Vec<f64> = industries.iter().map(|(_, size)| *size).collect();
     #[expect(clippy::cast_precision_loss, reason = "the size of a terminal")]
     let whole = Rect { width: columns as f64, height: 2.0 * lines as f64, ..Rect::default() };
@@ -97,19 +95,18 @@ impl Screen<'_> {
             width: cells.width() as f64,
             height: 2.0 * cells.height().saturating_sub(usize::from(headed)) as f64,
         };
-        let mut stocks: Vec<&Stock> = industry.stocks.iter().collect();
-        stocks.sort_by(|one, other| other.current.total_cmp(&one.current).then_with(|| one.code.cmp(&other.code)));
-        let sizes: Vec<f64> = stocks.iter().map(|stock| stock.current).collect();
+        let stocks = tiles_by_area(industry);
+        let sizes: Vec<f64> = stocks.iter().map(|stock| stock.current_percent).collect();
         for (stock, rect) in stocks.into_iter().zip(squarify(&sizes, inner)) {
             self.tile(stock, Cells::of(rect));
         }
     }
 
     fn tile(&mut self, stock: &Stock, cells: Cells) {
-        let view_mode = self.picture.view_mode;
-        let ground = colour::of(stock.value(view_mode), view_mode, Theme::Dark);
+        let view_mode = self.picture.view_mode();
+        let ground = colour::of(value(stock, view_mode), view_mode, Theme::Dark);
         self.fill(cells, Some(ground), colour::text_on(ground));
-        let value = percent(stock.value(view_mode), view_mode == ViewMode::PercentageChange).replace('\u{202f}', "");
+        let value = percent(value(stock, view_mode), view_mode == ViewMode::PercentageChange).replace('\u{202f}', "");
         let middle = cells.lines.0 + cells.height().saturating_sub(1) / 2;
         let one_line = format!("{} {value}", stock.code);
         if cells.height() >= 2 && value.chars().count() <= cells.width() {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use industry_treemap::{
-    Answer, Builder, Freshness, Model, Period, Request, Tolerance, ViewMode,
+    Answer, Builder, Freshness, Model, Period, Request, Stock, Tolerance, ViewMode,
     proto::stocks::v1alpha1::{IndustryTreeMap, TreemapShortPosition},
     protocols::Message,
 };
@@ -20,8 +20,20 @@ fn model(lists: &[List]) -> Arc<Model> {
     for (number, list) in lists.iter().enumerate() {
         let (period, view_mode) = (Period::ALL[number / 2], ViewMode::ALL[number % 2]);
         for (industry, stocks) in list {
+            builder.industry(period, view_mode, industry, stocks.len());
             for (code, value) in stocks {
-                builder.push(period, view_mode, &stock(industry, code, *value));
+                builder.push(
+                    period,
+                    view_mode,
+                    Stock {
+                        code: code.as_str().into(),
+                        name: "".into(),
+                        current: *value,
+                        earliest: 1.0,
+                        change: Some(*value),
+                        reported: jiff::civil::date(2023, 12, 29),
+                    },
+                );
             }
         }
     }

@@ -54,11 +54,14 @@ impl Server {
 
     /// Starts a server by a command, which may be the binary or a program that runs it.
     pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
-        command.args(["serve", "--listen-addr", "127.0.0.1:0"]);
+        command.arg("serve");
         // Defaults of the tests, unless the arguments set them.
-        for (setting, value) in
-            [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s"), ("--max-connections-per-client", "off")]
-        {
+        for (setting, value) in [
+            ("--listen-addr", "127.0.0.1:0"),
+            ("--admin-addr", "127.0.0.1:0"),
+            ("--drain-delay", "0s"),
+            ("--max-connections-per-client", "off"),
+        ] {
             if !arguments.contains(&setting) {
                 command.args([setting, value]);
             }
