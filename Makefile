@@ -1,4 +1,4 @@
-.PHONY: demo test test-postgres conformance soak lint bench image image-check manifests
+.PHONY: demo test picture test-postgres conformance soak lint bench image image-check manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
@@ -27,6 +27,11 @@ conformance:
 soak:
 	scripts/setup.sh cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1
+
+# Draws the picture of README and docs anew, from the built-in sample.
+picture:
+	scripts/setup.sh cc postgres
+	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
 # Checks the format, the lints and the documentation.
 lint:

@@ -161,7 +161,10 @@ impl Shared {
         if path == HEALTH {
             return self.health(request).await;
         }
-        if let Some(resource) = Resource::of(path).filter(|_| self.page) {
+        // The published server knows no other method of "/".
+        let is_read = matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD);
+        let served = |resource: &Resource| self.page && (is_read || !matches!(resource, Resource::File(_)));
+        if let Some(resource) = Resource::of(path).filter(served) {
             return self.answer_page(resource, request, stalls, crowded).await;
         }
         let method = method_of(path);

@@ -83,19 +83,27 @@ async fn a_picture_of_hostile_names_is_well_formed_and_cannot_run_anything() {
 async fn the_picture_of_a_small_fixture_is_the_stored_one() {
     let server = Server::ready(&hostile()).await;
     let svg = text(&get(&server, "/treemap.svg?width=640&height=400").await);
-    // What differs from run to run.
-    let stable = |svg: &str| {
-        let mut svg = svg.to_owned();
-        for name in ["data-version", "data-refreshed"] {
-            let begin = svg.find(name).unwrap() + name.len() + 2;
-            let end = begin + svg[begin..].find('"').unwrap();
-            svg.replace_range(begin..end, "...");
-        }
-        svg
-    };
     stored("tests/it/stored/treemap.svg", &stable(&svg));
     let drawn = query(&server, &["--format", "picture", "--limit", "3"]).succeeds().stdout();
     stored("tests/it/stored/treemap.txt", drawn.split_once('\n').unwrap().1);
+}
+
+#[tokio::test]
+async fn the_picture_of_the_docs_is_that_of_the_sample() {
+    let (_database, server) = ready(&["--max-data-age", "36500d"]).await;
+    let svg = text(&get(&server, "/treemap.svg?width=960&height=540&limit=8").await);
+    stored("docs/treemap.svg", &stable(&svg));
+}
+
+/// Without what differs from run to run.
+fn stable(svg: &str) -> String {
+    let mut svg = svg.to_owned();
+    for name in ["data-version", "data-refreshed"] {
+        let begin = svg.find(name).unwrap() + name.len() + 2;
+        let end = begin + svg[begin..].find('"').unwrap();
+        svg.replace_range(begin..end, "...");
+    }
+    svg
 }
 
 /// Compares with a stored file; writes it anew where TREEMAP_STORE is set.

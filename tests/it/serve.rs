@@ -109,6 +109,8 @@ async fn the_first_requests_wait_for_the_first_load() {
     for call in calls {
         assert!(call.await.unwrap() > 0);
     }
+    // A thread of its own writes the log.
+    server.wait_for_log("loaded the treemap").await;
     assert_eq!(server.log().matches("loaded the treemap").count(), 1, "many waiting calls share one load");
 }
 
