@@ -75,12 +75,12 @@ impl Svg<'_> {
         let only = only.map(|industry| format!(" data-industry=\"{}\"", escape(industry))).unwrap_or_default();
         let ground = hex(self.canvas.theme.ground()[0]);
         // Writing into a string does not fail, here and below.
-        let _ = write!(
+        let _ = writeln!(
             self.text,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
              aria-label=\"{label}\" font-family=\"{FONT}\" data-version=\"{version}\" data-date=\"{data_date}\" data-refreshed=\"{refreshed}\" \
              data-stale=\"{stale}\" data-period=\"{period}\" data-mode=\"{mode}\" data-limit=\"{limit}\"{only}>\
-             <title>{label}</title><rect class=\"ground\" width=\"{width}\" height=\"{height}\" fill=\"{ground}\"/>\n"
+             <title>{label}</title><rect class=\"ground\" width=\"{width}\" height=\"{height}\" fill=\"{ground}\"/>"
         );
     }
 

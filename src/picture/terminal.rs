@@ -63,7 +63,7 @@ impl Cells {
         let cell = |edge: f64| edge.round().max(0.0) as usize;
         Self {
             columns: (cell(rect.x), cell(rect.x + rect.width)),
-            lines: (cell(rect.y / 2.0), cell((rect.y + rect.height) / 2.0)),
+            lines: (cell(rect.y / 2.0), cell(f64::midpoint(rect.y, rect.height))),
         }
     }
 

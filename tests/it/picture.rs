@@ -106,7 +106,7 @@ fn stable(svg: &str) -> String {
     svg
 }
 
-/// Compares with a stored file; writes it anew where TREEMAP_STORE is set.
+/// Compares with a stored file; writes it anew where `TREEMAP_STORE` is set.
 fn stored(file: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("TREEMAP_STORE").is_some() {
