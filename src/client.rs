@@ -14,12 +14,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// Bytes of an answer: the largest has some 200 KB.
 const ANSWER: usize = 16 << 20;
 
-/// Where the server is, and how it is trusted.
+/// How a server is trusted.
 #[derive(Debug, clap::Args)]
-pub struct ServerArgs {
-    /// The server: host:port, `http://host:port` or `https://host:port`
-    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
-    pub address: String,
+pub struct TrustArgs {
     /// With https: trust this CA (PEM) in place of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -35,18 +32,14 @@ pub struct ServerArgs {
 #[derive(Debug)]
 pub struct Client(TreemapServiceClient<Channel>);
 
-impl ServerArgs {
-    /// Connects.
+impl TrustArgs {
+    /// Connects to host:port, `http://host:port` or `https://host:port`.
     ///
     /// Fails with what is wrong with the address or a file, or when the server does not answer in time.
-    pub async fn connect(&self) -> anyhow::Result<Client> {
-        let address =
-            if self.address.contains("://") { self.address.clone() } else { format!("http://{}", self.address) };
+    pub async fn connect(&self, given: &str) -> anyhow::Result<Client> {
+        let address = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
         let wrong = || {
-            format!(
-                "{:?} is no address of a server; expected host:port, http://host:port or https://host:port",
-                self.address
-            )
+            format!("{given:?} is no address of a server; expected host:port, http://host:port or https://host:port")
         };
         let endpoint = Endpoint::from_shared(address.clone()).with_context(wrong)?;
         let mut endpoint = endpoint.connect_timeout(CONNECT_WITHIN);

@@ -15,6 +15,7 @@ use crate::{
     config::Clock,
     migrate,
     postgres::{Session, error::DbError},
+    proto::treemap::v1::Treemap,
     treemap::freshness::{Freshness, Tolerance, age},
     view::contents::{Refresh, View},
 };
@@ -72,6 +73,25 @@ impl Status {
             view.contents().and_then(|contents| contents.freshness.data_date).map(|date| trading_days(date, today));
         let next_tick = clock.schedule.as_ref().and_then(|schedule| schedule.next(now));
         Ok(Self { view, refreshes, next_tick, lag, uncounted, problems })
+    }
+
+    /// Compares with what a server serves, or with why it does not.
+    pub fn compare(&mut self, server: &str, answer: Result<Treemap, String>) {
+        let held = self.view.contents().map(|contents| contents.freshness).unwrap_or_default();
+        match answer {
+            Err(problem) => self.problems.push(format!("the server at {server} does not answer: {problem}")),
+            Ok(treemap) => {
+                let instant = treemap.refreshed_at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+                if instant != held.last_refreshed {
+                    let words = |at: Option<Timestamp>| at.map_or_else(|| "no refresh".into(), |at| format!("{at:.0}"));
+                    self.problems.push(format!(
+                        "the server at {server} serves the refresh of {}, and the view holds that of {}: does it use this database, and can it reach it?",
+                        words(instant),
+                        words(held.last_refreshed)
+                    ));
+                }
+            }
+        }
     }
 
     /// The status as JSON.

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use super::table;
 use crate::{
     api::treemap_v1::json,
-    client::ServerArgs,
+    client::TrustArgs,
     picture::{
         Picture,
         colour::Theme,
@@ -30,8 +30,11 @@ const TERMINAL: (u16, u16) = (100, 40);
 /// The exit code is 0 when there is an answer, 1 when there is none, and 2 when the command line is wrong.
 #[derive(Debug, clap::Args)]
 pub struct Query {
+    /// The server: host:port, `http://host:port` or `https://host:port`
+    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    address: String,
     #[command(flatten)]
-    server: ServerArgs,
+    trust: TrustArgs,
     /// Look-back period: 1d, 1w, 1m, 3m, 6m, 1y, 2y, 5y, 10y or max
     #[arg(long, default_value = "3m")]
     period: String,
@@ -79,7 +82,7 @@ enum Format {
 
 impl Query {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let mut client = self.server.connect().await?;
+        let mut client = self.trust.connect(&self.address).await?;
         let request = GetTreemapRequest {
             period: self.period.clone(),
             limit: self.limit,
@@ -104,7 +107,7 @@ impl Query {
             // Another replica, or another connection, goes on.
             loop {
                 tokio::time::sleep(AGAIN).await;
-                let again = match self.server.connect().await {
+                let again = match self.trust.connect(&self.address).await {
                     Ok(mut client) => client.watch(request.clone()).await,
                     Err(error) => Err(error),
                 };

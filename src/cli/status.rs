@@ -2,8 +2,10 @@ use std::process::ExitCode;
 
 use super::table;
 use crate::{
+    client::TrustArgs,
     config::{Clock, DatabaseArgs, ScheduleArgs, ToleranceArgs},
     postgres::Session,
+    proto::treemap::v1::GetTreemapRequest,
     status::{Status as State, words},
     treemap::freshness::age,
     view::contents::{Contents, Refresh, View},
@@ -21,6 +23,11 @@ pub struct Status {
     tolerance: ToleranceArgs,
     #[command(flatten)]
     schedule: ScheduleArgs,
+    /// Also ask this server (host:port, http:// or https://) what it serves, and compare
+    #[arg(value_name = "ADDRESS")]
+    server: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
@@ -31,7 +38,14 @@ impl Status {
         let tolerance = self.tolerance.check()?;
         let clock = self.schedule.check()?;
         let session = Session::connect(&self.database.check()?).await?;
-        let status = State::read(&session, tolerance, &clock).await?;
+        let mut status = State::read(&session, tolerance, &clock).await?;
+        if let Some(server) = &self.server {
+            let served = match self.trust.connect(server).await {
+                Ok(mut client) => client.get(GetTreemapRequest { limit: 1, ..GetTreemapRequest::default() }).await,
+                Err(error) => Err(error),
+            };
+            status.compare(server, served.map_err(|error| format!("{error:#}")));
+        }
         if self.json {
             out_line!("{:#}", status.json());
         } else {

@@ -1,6 +1,10 @@
 //! How `treemap serve` serves its clients: addresses, TLS, limits, stopping.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{Problems, duration, origins::Origins, unless_off};
 use crate::tls::listener::{Files, Tls};
@@ -59,9 +63,10 @@ pub struct ServerArgs {
 /// The address of the gRPC port: shared by `serve` and `healthcheck`.
 #[derive(Debug, clap::Args)]
 pub struct ListenAddress {
-    /// Address and port for gRPC, gRPC-Web and Connect; port 0 picks a free port and logs it
-    #[arg(long, env = "TREEMAP_LISTEN_ADDR", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
-    listen_addr: String,
+    /// Address and port for gRPC, gRPC-Web and Connect; port 0 picks a free port and logs it [default: all addresses at `PORT` if that
+    /// is set, as hosts of containers do, and 127.0.0.1:50051 otherwise]
+    #[arg(long, env = "TREEMAP_LISTEN_ADDR", value_name = "ADDRESS")]
+    listen_addr: Option<String>,
 }
 
 /// The address of the admin port: shared by `serve` and `healthcheck`.
@@ -122,7 +127,18 @@ pub struct Limits {
 impl ListenAddress {
     /// Fails with the name of the setting and the expected value.
     pub fn read(&self) -> Result<SocketAddr, String> {
-        address("TREEMAP_LISTEN_ADDR", &self.listen_addr, "127.0.0.1:50051")
+        const DEFAULT: &str = "127.0.0.1:50051";
+        if let Some(given) = &self.listen_addr {
+            return address("TREEMAP_LISTEN_ADDR", given, DEFAULT);
+        }
+        match std::env::var("PORT").ok().filter(|port| !port.trim().is_empty()) {
+            Some(port) => {
+                let port =
+                    port.trim().parse().map_err(|_| format!("PORT is {port:?}; expected a number from 0 to 65535"))?;
+                Ok((Ipv4Addr::UNSPECIFIED, port).into())
+            }
+            None => address("TREEMAP_LISTEN_ADDR", DEFAULT, DEFAULT),
+        }
     }
 }
 

@@ -188,4 +188,12 @@ mod tests {
         let twice = b"ASX code;Company name;GICS industry group\nAB;A;\nAB;A, B LTD;Banks\nAB;A;\n";
         assert_eq!(Companies::parse(twice).unwrap(), company("AB", "A, B LTD", "Banks"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_list_makes_it_panic(bytes: Vec<u8>, rows in "[\u{0}-\u{ff},;\t\"\n]{0,300}") {
+            let _ = Companies::parse(&bytes);
+            let _ = Companies::parse(format!("ASX code,Company name,Sector\n{rows}").as_bytes());
+        }
+    }
 }

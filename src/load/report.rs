@@ -171,6 +171,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use jiff::civil::date;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -255,5 +256,41 @@ mod tests {
         refused("A,ABC,1,2,3\nA note,,,,\nB,BCD,1,2,3\n", "line 3 has text in its first column only");
         refused("A,ABC,1,2,3,4\n", "line 2 has 6 fields");
         refused("A,ABC,\"1,23\",2,3\n", "line 2 has \"1,23\"");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_damaged_report_is_read_whole_or_refused_with_a_reason(
+            utf_16: bool,
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let rows: Vec<String> = (0..20).map(|row| format!("COMPANY {row} LTD,C{row:02},{row}00,1000,{row}.5")).collect();
+            let text = format!("{}\r\n{}\r\n", HEADER.join(","), rows.join("\r\n"));
+            let mut bytes = if utf_16 {
+                let units = [0xfeff].into_iter().chain(text.replace(',', "\t").encode_utf16().collect::<Vec<u16>>());
+                units.flat_map(u16::to_le_bytes).collect()
+            } else {
+                text.into_bytes()
+            };
+            for (place, byte) in &damage {
+                let place = place.index(bytes.len());
+                bytes[place] = *byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            match Report::parse(date(2023, 1, 2), Characters::All, &bytes) {
+                // What is loaded is CSV with the columns of the table.
+                Ok(report) => {
+                    let mut reader = ReaderBuilder::new().has_headers(false).from_reader(&report.copy[..]);
+                    let read: Vec<StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+                    prop_assert!(read.len() == report.rows && read.iter().all(|row| row.len() == 6));
+                }
+                Err(reason) => prop_assert!(!reason.is_empty()),
+            }
+        }
     }
 }

@@ -279,4 +279,18 @@ mod tests {
             assert!(problem.contains(words), "{text}: {problem}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic_or_shows_its_password(
+            text in "[ -~]{0,60}",
+            before in "(postgres|postgresql\\+asyncpg|jdbc:postgresql|mysql|)(://)?[a-z@:/?&= ]{0,20}",
+            after in "[ -~]{0,30}",
+        ) {
+            let _ = DatabaseUrl::parse(&text);
+            if let Err(problem) = DatabaseUrl::parse(&format!("{before}hunter2{after}")) {
+                proptest::prop_assert!(!problem.contains("hunter2"), "{}", problem);
+            }
+        }
+    }
 }

@@ -141,3 +141,24 @@ async fn the_server_stops_while_it_waits_for_the_database() {
     server.signal("TERM");
     assert!(server.wait_for_exit().await.success());
 }
+
+#[tokio::test]
+async fn port_is_the_port_on_all_addresses_unless_an_address_is_set() {
+    let database = Database::with_sample();
+    let start = async |port: &str, more: &[(&str, &str)]| {
+        let mut command = crate::support::treemap::command(&["serve", "--admin-addr", "127.0.0.1:0"]);
+        command.env("DATABASE_URL", database.url()).env("PORT", port).envs(more.iter().copied());
+        command.stderr(std::process::Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(process.stderr.take().unwrap()));
+        let first =
+            lines.map_while(Result::ok).find(|line| line.contains("listening on") || line.contains("PORT")).unwrap();
+        let _ = process.kill();
+        process.wait().unwrap();
+        first
+    };
+    let port = crate::support::cluster::free_port().to_string();
+    assert!(start(&port, &[]).await.contains(&format!("0.0.0.0:{port}")));
+    assert!(start(&port, &[("TREEMAP_LISTEN_ADDR", "127.0.0.1:0")]).await.contains("127.0.0.1:"));
+    assert!(start("http", &[]).await.contains("PORT is"));
+}

@@ -57,3 +57,16 @@ fn status_reports_functions_of_another_version() {
     treemap(&database, &["migrate"]).succeeds();
     treemap(&database, &FRESH).succeeds();
 }
+
+#[tokio::test]
+async fn status_compares_what_a_server_serves_with_what_the_view_holds() {
+    let (database, server) = crate::support::server::ready(&["--poll-interval", "1h"]).await;
+    let status = |address: &str| treemap(&database, &[&FRESH[..], &[address]].concat());
+    status(&server.addr).succeeds().prints(&["all is well"]);
+    status("127.0.0.1:1").exits(1).prints(&["the server at 127.0.0.1:1 does not answer"]);
+    let (other, _other_server) = crate::support::server::ready(&[]).await;
+    other.refresh();
+    treemap(&other, &[&FRESH[..], &[&server.addr]].concat())
+        .exits(1)
+        .prints(&["serves the refresh of", "and the view holds that of"]);
+}
