@@ -308,3 +308,47 @@ async fn watchers_cost_postgres_no_query() {
     let spent = calls() - before;
     assert!(spent < 20, "{spent} transactions for {} watchers", streams.len());
 }
+
+/// The bars: 12 KiB for an idle watcher, and 2 s until the last of 10,000 has a new version.
+#[tokio::test]
+#[ignore = "takes a minute: make soak"]
+async fn ten_thousand_watchers_cost_little_memory_and_get_a_change_soon() {
+    const CONNECTIONS: usize = 100;
+    const EACH: usize = 100;
+    let (database, server) = ready(&["--poll-interval", "1h", "--watch-heartbeat", "10m"]).await;
+    let request = WatchTreemapRequest { period: "3m".into(), limit: 10, ..Default::default() };
+    let (before, sent) = (server.memory_mib(), server.metric("treemap_watch_messages_total").await);
+    let mut streams = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let client = client(&server).await;
+        for _ in 0..EACH {
+            let mut stream = client.clone().watch_treemap(request.clone()).await.unwrap().into_inner();
+            next_treemap(&mut stream).await;
+            streams.push(stream);
+        }
+    }
+    let watchers = streams.len();
+    assert_eq!(server.metric("treemap_watchers").await, 10_000.0);
+    #[expect(clippy::cast_precision_loss, reason = "10,000")]
+    let each = (server.memory_mib() - before) * 1024.0 / watchers as f64;
+    change(&database, 3);
+    let begun = Instant::now();
+    let mut got = tokio::task::JoinSet::new();
+    for mut stream in streams {
+        got.spawn(async move { drop(next_treemap(&mut stream).await) });
+    }
+    // Calls go on meanwhile.
+    let (mut slowest, mut client) = (Duration::ZERO, server.client().await);
+    while !got.is_empty() {
+        let call = Instant::now();
+        crate::support::server::get(&mut client, "3m", 10, 0).await.unwrap();
+        slowest = slowest.max(call.elapsed());
+        while got.try_join_next().is_some() {}
+    }
+    println!(
+        "{watchers} watchers: {each:.1} KiB each; the last has the change after {:?}; slowest call meanwhile {slowest:?}",
+        begun.elapsed()
+    );
+    assert_eq!(server.metric("treemap_watch_messages_total").await - sent, 20_000.0);
+    assert!(each <= 12.0, "{each} KiB for each watcher");
+}
