@@ -142,7 +142,7 @@ impl Query {
                 svg::draw(&picture, canvas, self.industry.as_deref())
             }
             Format::Picture => {
-                let (columns, lines) = size();
+                let (columns, lines) = size(terminal);
                 // A line above it, and one for the prompt.
                 let drawn = terminal::draw(
                     &picture,
@@ -194,8 +194,10 @@ fn rows(picture: &Picture) -> String {
     table::text(&rows)
 }
 
-fn size() -> (u16, u16) {
-    terminal_size::terminal_size().map_or(TERMINAL, |(width, height)| (width.0, height.0))
+fn size(terminal: bool) -> (u16, u16) {
+    // Into a pipe or a file, the size of the terminal behind it says nothing.
+    let size = terminal.then(terminal_size::terminal_size).flatten();
+    size.map_or(TERMINAL, |(width, height)| (width.0, height.0))
 }
 
 /// By <https://no-color.org> and COLORTERM.
