@@ -2,7 +2,7 @@
 //! room for its answer: HTTP/2 keeps the answer in memory for as long as that takes.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -128,19 +128,20 @@ pub struct StallClock {
     answering: AtomicUsize,
     /// Open streams of health and reflection.
     streams: AtomicUsize,
-    /// Turns true when the connection takes no more calls, and waits for those that it has.
-    closing: watch::Sender<bool>,
+    /// Turns true when the connection takes no more calls, and waits for those that it has. Made for the first who asks: few connections
+    /// watch anything.
+    closing: OnceLock<watch::Sender<bool>>,
 }
 
 impl StallClock {
     /// The connection is about to end: streams that would go on for ever end.
     pub fn close(&self) {
-        self.closing.send_replace(true);
+        self.closing.get_or_init(watch::Sender::default).send_replace(true);
     }
 
     /// Turns true when the connection is about to end.
     pub fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+        self.closing.get_or_init(watch::Sender::default).subscribe()
     }
 
     /// How many requests have arrived, of any method, and whether one is being answered.
