@@ -16,7 +16,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     Treemap,
-    body::Body,
+    body::{Body, plain},
     call::{Call, code_of},
     cors,
     in_flight::{Answering, CallsInFlight, InFlight, OpenStream, Place, StallClock, Watcher},
@@ -213,11 +213,7 @@ impl Shared {
                 let watcher = watcher.ok_or(Refusal::TooManyWatchers)?;
                 return Ok(Place { in_flight: None, watcher: Some(watcher), closing: Some(stalls.closing()) });
             }
-            let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
-            if in_flight.others() >= self.limits.calls {
-                return Err(Refusal::TooManyCalls);
-            }
-            Ok(Place { in_flight: Some(in_flight), ..Place::default() })
+            Ok(Place { in_flight: Some(self.in_flight(stalls)?), ..Place::default() })
         };
         let answered = protocol::serve(&self.treemap, &self.settings, (method, kind), request, admit).await;
         let mut response = answered.response;
@@ -233,6 +229,12 @@ impl Shared {
         response.map(|body| body.ends(call, answered.code))
     }
 
+    /// A place among the calls in flight.
+    fn in_flight(&self, stalls: Arc<StallClock>) -> Result<InFlight, Refusal> {
+        let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
+        if in_flight.others() < self.limits.calls { Ok(in_flight) } else { Err(Refusal::TooManyCalls) }
+    }
+
     async fn answer_page(
         &self,
         resource: Resource,
@@ -244,8 +246,7 @@ impl Shared {
             if crowded {
                 return Err(Refusal::TooManyConnections);
             }
-            let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
-            if in_flight.others() < self.limits.calls { Ok(in_flight) } else { Err(Refusal::TooManyCalls) }
+            self.in_flight(stalls)
         };
         let cache_control = &self.settings.cache_control;
         let response = pictures::answer(resource, &self.treemap, cache_control, request, admit).await;
@@ -276,17 +277,4 @@ impl Shared {
 /// A refusal over gRPC.
 fn refused(refusal: Refusal) -> Response<Body> {
     refusal.status().into_http::<tonic::body::Body>().map(Body::tonic)
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Body::whole(text.to_owned().into()));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-store"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
 }

@@ -26,7 +26,7 @@ use super::{
     protocol::{Asked, Protocol, Settings},
     query::Query,
     refusal::{Refusal, in_connect},
-    request::Head,
+    request::{Head, names},
     service::{Failure, Messages, Reply},
 };
 
@@ -162,17 +162,6 @@ fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Bo
         body = Body::whole(bytes);
     }
     response(headers, body)
-}
-
-/// Whether a list of entity tags names one, by weak comparison (RFC 9110, 13.1.2).
-fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
-    fn opaque(tag: &[u8]) -> &[u8] {
-        let tag = tag.trim_ascii();
-        tag.strip_prefix(b"W/").unwrap_or(tag)
-    }
-    list == tag
-        || list == "*"
-        || list.as_bytes().split(|byte| *byte == b',').any(|known| opaque(known) == opaque(tag.as_bytes()))
 }
 
 /// Now, as HTTP has it: made once a second and thread.

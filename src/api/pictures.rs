@@ -7,11 +7,11 @@ use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, Stat
 
 use super::{
     Treemap,
-    body::{Body, response},
+    body::{Body, plain},
     in_flight::InFlight,
     query::Query,
     refusal::{Refusal, in_connect},
-    request::{RequestBody, discard_in_time, takes_gzip},
+    request::{RequestBody, accepts_gzip, discard_in_time, names},
     treemap_service::freshness,
     treemap_v1::treemap,
 };
@@ -126,7 +126,7 @@ async fn drawn(
         return Err((StatusCode::NOT_FOUND, format!("There is no industry {industry:?} with stocks to show.").into()));
     }
     let tag = answer.model().entity_tag_with_freshness();
-    let mut response = if unchanged(headers, &tag) {
+    let mut response = if headers.get(header::IF_NONE_MATCH).is_some_and(|known| names(known, &tag)) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -170,19 +170,12 @@ async fn drawn(
 }
 
 fn compressed(headers: &HeaderMap, plain: impl FnOnce() -> Bytes, gzip: impl FnOnce() -> Bytes) -> Response<Body> {
-    let accepts = |value: &HeaderValue| value.to_str().is_ok_and(takes_gzip);
-    if !headers.get_all(header::ACCEPT_ENCODING).into_iter().any(accepts) {
+    if !accepts_gzip(headers, &header::ACCEPT_ENCODING) {
         return Response::new(Body::whole(plain()));
     }
     let mut response = Response::new(Body::whole(gzip()));
     response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response
-}
-
-fn unchanged(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let tags = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).unwrap_or_default();
-    let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    tags.split(',').any(|one| one.trim() == "*" || weak(one) == weak(tag.to_str().unwrap_or_default()))
 }
 
 /// The request for an answer that the query makes.
@@ -225,10 +218,5 @@ fn of_refusal(refusal: Refusal) -> Problem {
 }
 
 fn problem((status, sentence): Problem) -> Response<Body> {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let mut response = response(headers, Body::whole(format!("{sentence}\n").into()));
-    *response.status_mut() = status;
-    response
+    plain(status, &format!("{sentence}\n"))
 }

@@ -89,13 +89,28 @@ impl Head {
                 return Err(Status::unimplemented(words));
             }
         };
-        let accepts = |value: &HeaderValue| value.to_str().is_ok_and(takes_gzip);
-        Ok((gzip_in, headers.get_all(accept).into_iter().any(accepts)))
+        Ok((gzip_in, accepts_gzip(headers, accept)))
     }
 }
 
+/// Whether a header, which may be there more than once, accepts gzip.
+pub fn accepts_gzip(headers: &HeaderMap, accept: &HeaderName) -> bool {
+    headers.get_all(accept).into_iter().any(|value| value.to_str().is_ok_and(takes_gzip))
+}
+
+/// Whether a list of entity tags names one, by weak comparison (RFC 9110, 13.1.2).
+pub fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
+    fn opaque(tag: &[u8]) -> &[u8] {
+        let tag = tag.trim_ascii();
+        tag.strip_prefix(b"W/").unwrap_or(tag)
+    }
+    list == tag
+        || list == "*"
+        || list.as_bytes().split(|byte| *byte == b',').any(|known| opaque(known) == opaque(tag.as_bytes()))
+}
+
 /// Whether a list of encodings holds gzip, with a weight above 0 if it has one.
-pub fn takes_gzip(list: &str) -> bool {
+fn takes_gzip(list: &str) -> bool {
     list.split(',').any(|encoding| {
         let (name, weight) = encoding.split_once(';').unwrap_or((encoding, "q=1"));
         let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
