@@ -90,7 +90,11 @@ impl Builder {
     /// The industries; `digest` takes in what the lists do not have.
     pub fn build(self, digest: &mut Sha256) -> Vec<Industry> {
         for stock in self.industries.iter().flat_map(|industry| &industry.stocks) {
-            digest.update(format!("{}\0{}\0{}\0", stock.name, stock.earliest.to_bits(), stock.reported));
+            digest.update(stock.name.len().to_le_bytes());
+            digest.update(&*stock.name);
+            digest.update(stock.earliest.to_bits().to_le_bytes());
+            digest.update(stock.reported.year().to_le_bytes());
+            digest.update(stock.reported.day_of_year().to_le_bytes());
         }
         self.industries
     }
