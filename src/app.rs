@@ -6,6 +6,7 @@ use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc};
 use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
+    signal::unix::Signal,
     sync::{Notify, watch},
     task::{Id, JoinError, JoinSet},
 };
@@ -21,9 +22,10 @@ use crate::{
     },
     config::{Config, DataConfig, ServerConfig},
     metrics::Metrics,
-    postgres::Db,
+    postgres::{Db, current::Current},
     refresh::background::keep_fresh,
     reload::{Reloader, keep_loaded, listen::listen},
+    renew::{self, Renewal},
     retry::{FailureLog, LastRead},
     server::{
         Server,
@@ -31,6 +33,7 @@ use crate::{
         descriptors::connections_that_fit,
         workers::Workers,
     },
+    tls::listener::Tls,
     treemap::read_model::ReadModel,
 };
 
@@ -70,9 +73,10 @@ impl App {
     }
 
     /// Serves until `stop` is ready, then lets the calls in flight end, for a limited time.
+    /// `hangup` has certificates and connection strings read again.
     ///
     /// Fails, after the same drain, when a background task ended by itself: a restart mends that.
-    pub async fn run_until(self, stop: impl Future<Output = Stop>) -> anyhow::Result<()> {
+    pub async fn run_until(self, stop: impl Future<Output = Stop>, hangup: Signal) -> anyhow::Result<()> {
         let Config { server, data } = self.config;
         let ServerConfig { tls, limits, calls, page, watch_heartbeat, origins, cache_max_age, drain_delay, .. } =
             server;
@@ -96,10 +100,7 @@ impl App {
         };
         let mut server = tokio::spawn(server.run(server_stops));
         let mut tasks = Tasks::default();
-        let pools = start_background(&mut tasks, data, &read_model, &metrics);
-        if let Some(tls) = tls {
-            tasks.start("certificate", info_span!("certificate"), tls.keep_current());
-        }
+        let pools = start_background(&mut tasks, data, tls, hangup, &read_model, &metrics);
         if let Some(listener) = self.admin {
             tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
             let admin = Admin { read_model: read_model.clone(), calls: calls.clone(), metrics, pools };
@@ -171,14 +172,21 @@ impl Tasks {
 fn start_background(
     tasks: &mut Tasks,
     config: DataConfig,
+    tls: Option<Arc<Tls>>,
+    hangup: Signal,
     read_model: &Arc<ReadModel>,
     metrics: &Arc<Metrics>,
 ) -> [(&'static str, Db); 2] {
     let changed = Arc::new(Notify::new());
     let last_read = LastRead::new(changed.clone());
     let failures = || FailureLog::of_another(last_read.clone());
-    let reader = Db::new(&config.database);
-    let primary = Db::new(&config.database.primary());
+    let (databases, current) = watch::channel(config.databases);
+    let reader = Db::new(Current::new(current.clone(), |databases| databases.queries.clone()));
+    let primary = Db::new(Current::new(current.clone(), |databases| databases.queries.clone().primary()));
+    let listened = Current::new(current, |databases| databases.listen.clone().primary());
+    let renewal =
+        Renewal { hangup, tls, settings: config.databases_from, databases, pools: [reader.clone(), primary.clone()] };
+    tasks.start("renew", info_span!("renew"), renew::keep_current(renewal));
     let reloader = Reloader {
         db: reader.clone(),
         tolerance: config.tolerance,
@@ -189,7 +197,7 @@ fn start_background(
     };
     let reading = keep_loaded(reloader, FailureLog::of_the_reader(last_read.clone()));
     tasks.start("reload", info_span!("reload"), reading);
-    let listening = listen(config.listen_database.primary(), primary.clone(), changed, failures(), metrics.clone());
+    let listening = listen(listened, primary.clone(), changed, failures(), metrics.clone());
     tasks.start("listen", info_span!("listen"), listening);
     if config.refresh.schedule.is_some() || config.refresh.sources.is_some() {
         let refreshing = keep_fresh(primary.clone(), config.refresh, signature(), failures(), metrics.clone());

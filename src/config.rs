@@ -10,22 +10,20 @@ use std::{fmt, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
 
+use self::{database::warn_unverified, refresh::SourceArgs, server::ServerArgs};
 pub use self::{
-    database::DatabaseArgs,
+    database::{DatabaseArgs, DatabasesArgs},
     origins::Origins,
     refresh::{Clock, RefreshConfig, ScheduleArgs, SourceConfig, ToleranceArgs},
     server::{AdminAddress, CallLimits, Limits, ListenAddress, ServerConfig},
 };
-use self::{database::ListenArgs, refresh::SourceArgs, server::ServerArgs};
-use crate::{postgres::url::DatabaseUrl, treemap::freshness::Tolerance};
+use crate::{postgres::current::Databases, treemap::freshness::Tolerance};
 
 /// The settings of `treemap serve`.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
-    #[command(flatten)]
-    listen_database: ListenArgs,
+    databases: DatabasesArgs,
     #[command(flatten)]
     server: ServerArgs,
     /// How often to check whether the view was refreshed, in addition to notifications
@@ -51,10 +49,10 @@ pub struct Config {
 /// Checked settings of the read model and of what keeps it and its view fresh.
 #[derive(Debug)]
 pub struct DataConfig {
-    /// Where queries go.
-    pub database: DatabaseUrl,
-    /// Where LISTEN goes.
-    pub listen_database: DatabaseUrl,
+    /// Where queries and LISTEN go.
+    pub databases: Databases,
+    /// Where their connection strings come from.
+    pub databases_from: DatabasesArgs,
     /// The time between two checks of the view.
     pub poll_interval: Duration,
     /// How old an answer may be before it is marked stale.
@@ -93,17 +91,20 @@ impl ServeArgs {
     }
 
     fn read(&self, problems: &mut Problems) -> Option<Config> {
-        let database = problems.note(self.database.read());
-        let listen_database = problems.note(self.listen_database.read());
+        let databases = self.databases.note(problems);
         let server = self.server.read(problems);
         let poll_interval = problems.note(interval("TREEMAP_POLL_INTERVAL", &self.poll_interval));
         let tolerance = self.tolerance.read(problems);
         let clock = self.schedule.read(problems);
         let sources = self.sources.read(problems);
-        let (database, listen_database) = (database?, listen_database?);
+        let databases = databases?;
+        warn_unverified("DATABASE_URL", &databases.queries);
+        if !databases.listen.same(&databases.queries) {
+            warn_unverified("LISTEN_DATABASE_URL", &databases.listen);
+        }
         let data = DataConfig {
-            listen_database: listen_database.unwrap_or_else(|| database.clone()),
-            database,
+            databases,
+            databases_from: self.databases.clone(),
             poll_interval: poll_interval?,
             tolerance: tolerance?,
             refresh: RefreshConfig { schedule: clock?.schedule, sources: sources? },

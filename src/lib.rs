@@ -7,6 +7,7 @@
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
 //! - [`server`]: connections of clients: threads, limits, TLS, drain; and the admin port
 //! - [`api`]: the protocols: from a call to an answer, and back to bytes; CORS, health and reflection
+//! - [`renew`]: certificates and connection strings, read again while the server runs
 //! - [`reload`]: keeps the model equal to the view
 //! - [`refresh`]: one refresh of the view; in the background, when to do one
 //! - [`status`], [`migrate`], [`load`], [`sample`]: what the other commands do
@@ -36,6 +37,7 @@ mod picture;
 mod postgres;
 mod refresh;
 mod reload;
+mod renew;
 mod retry;
 mod sample;
 mod schedule;

@@ -18,9 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::support::{
-    cluster::free_port,
+    cluster::{OwnCluster, free_port},
     database::Database,
     docs, eventually,
+    outage::refresh_and_wait,
     raw::{self, Raw},
     server::{Server, get},
     treemap,
@@ -432,4 +433,36 @@ fn all_mistakes_in_the_flags_are_reported_together() {
         "TREEMAP_DRAIN_TIMEOUT is \"0s\"",
         "TREEMAP_POLL_INTERVAL is \"often\"",
     ]);
+}
+
+#[tokio::test]
+async fn after_sighup_a_rotated_password_is_used_and_a_wrong_file_changes_nothing() {
+    let own = OwnCluster::start(&[]);
+    let database = Database::with_sample_in(&own);
+    own.psql("postgres", "ALTER ROLE locked SUPERUSER");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let url = database.url_of("locked");
+    std::fs::write(file.path(), &url).unwrap();
+    let path = file.path().display().to_string();
+    let server = Server::start_with("", &["--database-url-file", &path, "--poll-interval", "100ms"]).await;
+    server.wait_for_log("listening for refreshes").await;
+
+    std::fs::write(file.path(), "s3cret and nothing else").unwrap();
+    server.signal("HUP");
+    server.wait_for_log("keeping the old connection string: DATABASE_URL is not a connection string").await;
+
+    own.psql("postgres", "ALTER ROLE locked PASSWORD 'an0ther'");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'locked'";
+    own.psql("postgres", end);
+    server.wait_for_log("password authentication failed").await;
+    let (begin, rest) = url.split_once("://locked:").unwrap();
+    let rest = rest.split_once('@').unwrap().1;
+    std::fs::write(file.path(), format!("{begin}://locked:an0ther@{rest}")).unwrap();
+    server.signal("HUP");
+    server.wait_for_log("read the connection string again: it has changed").await;
+    server.wait_for_log("the database answers again").await;
+    refresh_and_wait(&server, || database.refresh()).await;
+    server.signal("HUP");
+    server.wait_for_log("read the connection string again: it is the same as before").await;
+    assert!(!server.log().contains("s3cret") && !server.log().contains("an0ther"), "{}", server.log());
 }

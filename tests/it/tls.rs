@@ -233,3 +233,31 @@ async fn with_a_client_ca_only_clients_with_its_certificates_are_accepted() {
     let mut mute = Raw::connect(&server.addr).await;
     tokio::time::timeout(std::time::Duration::from_secs(10), mute.read_to_end()).await.unwrap();
 }
+
+#[tokio::test]
+async fn after_sighup_a_rotated_ca_is_trusted() {
+    let authority = Authority::new();
+    let own = postgres(&authority);
+    let database = Database::with_sample_in(&own);
+    let trusted = authority.file("trusted.pem");
+    fs::copy(authority.file("ca.pem"), &trusted).unwrap();
+    let url = database.url().replace("127.0.0.1", "localhost")
+        + &format!("?sslmode=verify-full&sslrootcert={}", trusted.display());
+    let server = Server::start_with(&url, &["--poll-interval", "100ms"]).await;
+    server.wait_for_log("listening for refreshes").await;
+
+    // Postgres has a certificate of another CA from now on.
+    let next = Authority::new();
+    next.sign("localhost");
+    for name in ["localhost.pem", "localhost.key"] {
+        fs::write(authority.file(name), fs::read(next.file(name)).unwrap()).unwrap();
+    }
+    own.psql("postgres", "SELECT pg_reload_conf()");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'treemap'";
+    own.psql("postgres", end);
+    server.wait_for_log("UnknownIssuer").await;
+    fs::copy(next.file("ca.pem"), &trusted).unwrap();
+    server.signal("HUP");
+    server.wait_for_log("read the connection string again: it has changed").await;
+    server.wait_for_log("the database answers again").await;
+}
