@@ -16,6 +16,7 @@ mod query;
 mod refresh;
 mod sample;
 mod serve;
+mod snapshot;
 mod status;
 mod table;
 
@@ -51,6 +52,7 @@ enum Command {
     Refresh(refresh::Refresh),
     Status(status::Status),
     Query(query::Query),
+    Snapshot(snapshot::Snapshot),
     Sample(sample::Sample),
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -106,6 +108,7 @@ impl Command {
             Self::Refresh(command) => command.run().await,
             Self::Status(command) => command.run().await,
             Self::Query(command) => command.run().await,
+            Self::Snapshot(command) => command.run().await,
             Self::Sample(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
         }

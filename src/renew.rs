@@ -22,10 +22,17 @@ pub struct Renewal {
     pub hangup: Signal,
     /// Certificate, key and CA for clients.
     pub tls: Option<Arc<Tls>>,
-    /// Where connection strings come from.
+    /// Connection strings; `None` for a server without a database.
+    pub databases: Option<RenewedDatabases>,
+}
+
+/// Connection strings that are read again.
+#[derive(Debug)]
+pub struct RenewedDatabases {
+    /// Where they come from.
     pub settings: DatabasesArgs,
     /// Those in use.
-    pub databases: watch::Sender<Databases>,
+    pub current: watch::Sender<Databases>,
     /// The connections that were made with them.
     pub pools: [Db; 2],
 }
@@ -43,8 +50,10 @@ pub async fn keep_current(mut renewal: Renewal) {
         if let Some(tls) = &renewal.tls {
             tls.look();
         }
-        if asked || looks % DATABASES_EVERY == 0 {
-            let problem = renewal.look_at_databases(asked).err();
+        if let Some(databases) = &renewal.databases
+            && (asked || looks % DATABASES_EVERY == 0)
+        {
+            let problem = databases.look(asked).err();
             if let Some(problem) = problem.as_ref().filter(|problem| asked || known_problem.as_ref() != Some(*problem))
             {
                 tracing::error!("keeping the old connection string: {problem}");
@@ -54,13 +63,13 @@ pub async fn keep_current(mut renewal: Renewal) {
     }
 }
 
-impl Renewal {
+impl RenewedDatabases {
     /// Takes the connection strings as they are now into use. When somebody `asked`, says so also if they are the same.
-    fn look_at_databases(&self, asked: bool) -> Result<(), String> {
+    fn look(&self, asked: bool) -> Result<(), String> {
         let now = self.settings.read().map_err(|problems| problems.to_string())?;
-        let changed = !now.same(&self.databases.borrow());
+        let changed = !now.same(&self.current.borrow());
         if changed {
-            self.databases.send_replace(now);
+            self.current.send_replace(now);
             for pool in &self.pools {
                 pool.close_idle();
             }

@@ -75,6 +75,15 @@ impl DatabasesArgs {
         Problems::or(|problems| self.note(problems))
     }
 
+    /// Whether any of them is given.
+    pub(super) fn is_set(&self) -> bool {
+        let Self { queries, listen } = self;
+        let texts = [&queries.database_url, &listen.listen_database_url];
+        let files = [&queries.database_url_file, &listen.listen_database_url_file];
+        texts.iter().any(|text| text.as_ref().is_some_and(|text| !text.0.trim().is_empty()))
+            || files.iter().any(|file| file.is_some())
+    }
+
     pub(super) fn note(&self, problems: &mut Problems) -> Option<Databases> {
         let ListenArgs { listen_database_url, listen_database_url_file } = &self.listen;
         let queries = problems.note(self.queries.read());

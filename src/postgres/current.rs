@@ -48,7 +48,7 @@ impl Current {
     pub async fn changed(&mut self) {
         if self.databases.changed().await.is_err() {
             // Nobody changes it any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

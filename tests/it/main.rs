@@ -32,6 +32,7 @@ mod status;
 mod support;
 mod tls;
 mod view;
+mod warm_start;
 mod watch;
 mod web;
 mod web_abuse;
