@@ -27,6 +27,7 @@ conformance:
 soak:
 	scripts/setup.sh cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1
+	TREEMAP_DAMAGED_REPORTS=100000 cargo test --release --locked --lib -- damaged_report
 
 # Draws the picture of README and docs anew, from the built-in sample.
 picture:
