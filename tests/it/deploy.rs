@@ -168,3 +168,24 @@ async fn the_healthcheck_prints_ready_or_the_reason() {
     drop(server);
     off(&addr).exits(1).prints(&["no answer from 127.0.0.1:"]);
 }
+
+#[test]
+fn the_systemd_unit_is_sound_and_confined() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("treemap.service");
+    // The program has to exist.
+    let unit = docs::file("deploy/systemd/treemap.service");
+    std::fs::write(&file, unit.replace("/usr/local/bin/treemap", env!("CARGO_BIN_EXE_treemap"))).unwrap();
+    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&file).output();
+    let Ok(ran) = analyze(&["verify", "--man=no"]) else {
+        let debian = std::path::Path::new("/etc/debian_version").exists();
+        assert!(!debian, "systemd-analyze is not installed; make test installs it");
+        return eprintln!("this machine has no systemd-analyze; not tested");
+    };
+    // An unknown key is only a warning, with exit code 0. Other units of this machine may have warnings too.
+    let warnings = text(&ran.stderr);
+    assert!(ran.status.success() && !warnings.contains("treemap.service"), "{warnings}");
+    // In tenths: it is 1.1 with systemd 252, and each version of systemd counts a little differently.
+    let ran = analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"]).unwrap();
+    assert!(ran.status.success(), "{}{}", text(&ran.stdout), text(&ran.stderr));
+}
