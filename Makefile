@@ -8,13 +8,13 @@ demo:
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
+	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd clients
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
 # The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
 test-postgres:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
+	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd clients
 	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
 
 # The Connect conformance suite: every case for unary calls and server streams, in three protocols, over HTTP/1.1 and HTTP/2, with TLS and without.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah ...
+# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah|systemd ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -18,6 +18,7 @@ for tool in "$@"; do
     asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
+    systemd) [ "$(uname)" = Darwin ] || command -v systemd-analyze >/dev/null || missing+=(systemd) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
     conformance | clients) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;

@@ -57,7 +57,7 @@ struct LogThread {
 
 /// Lines of the log that may wait to be written.
 const LOG_LINES: usize = 4096;
-/// How often lines that were dropped are told of.
+/// How often dropped lines are reported.
 const TELL_DROPPED: Duration = Duration::from_secs(10);
 
 impl Telemetry {
@@ -94,7 +94,7 @@ impl Telemetry {
         Ok(Self { traces, logs_json, log })
     }
 
-    /// Tells of lines that were dropped, for ever.
+    /// Reports lines that were dropped, for ever.
     pub async fn tell_dropped(&self) -> Infallible {
         let Some(log) = &self.log else { return std::future::pending().await };
         let mut told = 0;

@@ -25,6 +25,7 @@ use crate::support::{
     raw::{self, Raw},
     server::{Server, get},
     treemap,
+    web::Web,
 };
 
 #[tokio::test]
@@ -183,10 +184,11 @@ async fn the_metrics_count_calls_refreshes_and_reloads() {
 }
 
 #[tokio::test]
-async fn every_metric_of_the_alerts_and_the_dashboard_exists_and_is_documented() {
+async fn every_metric_is_documented_and_shown_and_the_alerts_use_no_other() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+    assert_eq!(Web::new("GET", "/treemap.csv").http1(&server.addr).await.status, 200);
     let shown = server.admin_get("/metrics").await.1;
     let names: Vec<&str> =
         shown.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
@@ -201,12 +203,13 @@ async fn every_metric_of_the_alerts_and_the_dashboard_exists_and_is_documented()
         }
     }
     assert!(used > 20);
-    // The docs explain each metric.
-    let page = docs::file("docs/operations.md");
+    // The docs explain each metric, and the dashboard shows it.
+    let (page, dashboard) = (docs::file("docs/operations.md"), docs::file("deploy/grafana/treemap.json"));
     for line in shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = line.split(' ').next().unwrap();
         let name = name.strip_suffix("_total").or(name.strip_suffix("_info")).unwrap_or(name);
         assert!(page.contains(name), "docs/operations.md does not explain {name}");
+        assert!(dashboard.contains(name), "the dashboard does not show {name}");
     }
 }
 
