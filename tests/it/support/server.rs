@@ -53,15 +53,20 @@ impl Server {
     }
 
     /// Starts a server by a command, which may be the binary or a program that runs it.
-    pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
+    pub async fn run(command: Command, database_url: &str, arguments: &[&str]) -> Self {
+        Self::run_at(Some("127.0.0.1:0"), command, database_url, arguments).await
+    }
+
+    /// The same at an address, or without one.
+    pub async fn run_at(address: Option<&str>, mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
         command.arg("serve");
+        if let Some(address) = address.filter(|_| !arguments.contains(&"--listen-addr")) {
+            command.args(["--listen-addr", address]);
+        }
         // Defaults of the tests, unless the arguments set them.
-        for (setting, value) in [
-            ("--listen-addr", "127.0.0.1:0"),
-            ("--admin-addr", "127.0.0.1:0"),
-            ("--drain-delay", "0s"),
-            ("--max-connections-per-client", "off"),
-        ] {
+        for (setting, value) in
+            [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s"), ("--max-connections-per-client", "off")]
+        {
             if !arguments.contains(&setting) {
                 command.args([setting, value]);
             }
