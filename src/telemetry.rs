@@ -19,8 +19,9 @@ use opentelemetry::{
     propagation::{Extractor, TextMapPropagator},
     trace::TracerProvider,
 };
+use opentelemetry_otlp::WithTonicConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use tonic::Code;
+use tonic::{Code, transport::ClientTlsConfig};
 use tracing::{Span, field::Empty, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
@@ -178,10 +179,12 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
             "{name} is {protocol:?}; this server sends traces by grpc"
         );
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .build()
-        .with_context(|| format!("{setting} cannot be used; expected http://host:4317"))?;
+    let mut exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+    // By itself it would trust no CA. An endpoint without a scheme is encrypted too.
+    if !env::var(setting).is_ok_and(|endpoint| endpoint.starts_with("http://")) {
+        exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+    }
+    let exporter = exporter.build().with_context(|| format!("{setting} cannot be used; expected http://host:4317"))?;
     let mut resource = Resource::builder();
     if !is_set("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name("treemap");
