@@ -23,7 +23,7 @@ conformance:
 	TREEMAP_CONFORMANCE=$(CURDIR)/.tools/bin/connectconformance TREEMAP_CONFORMANCE_PROTO=$(CURDIR)/.tools/conformance \
 		cargo test --locked --test conformance
 
-# Tests that take minutes: replicas that start and stop, and load during slow refreshes.
+# Tests that take minutes: replicas that start and stop, load during slow refreshes, and attacks (floods::).
 soak:
 	scripts/setup.sh cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1

@@ -29,7 +29,7 @@ use crate::support::{
     eventually,
     files::{Reports, name},
     outage::Calls,
-    raw::{DATA, END_HEADERS, HEADERS, Raw, frame, request_headers},
+    raw::{DATA, END_HEADERS, HEADERS, Raw, frame, headers_of},
     server::{Server, get, ready},
     treemap::{command, run, treemap},
 };
@@ -44,10 +44,7 @@ async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
         for _ in 0..20 {
             let mut raw = Raw::handshake(&server.addr, &[]).await;
             for stream in 0..100 {
-                // The path given last is the one that counts here: headers are written by hand.
-                let headers = request_headers(&[]);
-                let headers = replaced(&headers, path);
-                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers)).await;
+                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers_of(path, &[]))).await;
                 let head = [0, 0, 0x40, 0, 0];
                 raw.send(&frame(DATA, 0, 2 * stream + 1, &[&head[..], &[0; 600]].concat())).await;
             }
@@ -56,13 +53,6 @@ async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
     }
     assert!(server.memory_mib() < before + 32.0, "{} MiB, {before} before", server.memory_mib());
     calls.assert_none_failed().await;
-}
-
-/// The headers of a request with another path.
-fn replaced(headers: &[u8], path: &str) -> Vec<u8> {
-    let old = crate::support::raw::GET_TREEMAP.as_bytes();
-    let at = headers.windows(old.len()).position(|window| window == old).unwrap();
-    [&headers[..at - 1], &[u8::try_from(path.len()).unwrap()], path.as_bytes(), &headers[at + old.len()..]].concat()
 }
 
 #[tokio::test]
