@@ -29,7 +29,7 @@ use crate::support::{
     eventually,
     files::{Reports, name},
     outage::Calls,
-    raw::{DATA, END_HEADERS, HEADERS, Raw, frame, headers_of},
+    raw::{DATA, END_HEADERS, GET_TREEMAP, HEADERS, Raw, frame, headers_of},
     server::{Server, get, ready},
     treemap::{command, run, treemap},
 };
@@ -53,6 +53,29 @@ async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
     }
     assert!(server.memory_mib() < before + 32.0, "{} MiB, {before} before", server.memory_mib());
     calls.assert_none_failed().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_never_complete_are_few_in_all_and_others_are_answered_beside_them() {
+    let (_database, server) = ready(&[]).await;
+    let calls = Calls::start(&server.client().await);
+    let before = server.memory_mib();
+    let mut attackers = Vec::new();
+    for path in ["/grpc.health.v1.Health/Check", GET_TREEMAP] {
+        for _ in 0..50 {
+            let mut raw = Raw::handshake(&server.addr, &[]).await;
+            for stream in 0..100 {
+                // Within the limit of a message.
+                let begun = [&[0, 0, 0, 16, 0][..], &[0; 300]].concat();
+                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers_of(path, &[]))).await;
+                raw.send(&frame(DATA, 0, 2 * stream + 1, &begun)).await;
+            }
+            attackers.push(raw);
+        }
+    }
+    let after = server.memory_mib();
+    calls.assert_none_failed().await;
+    assert!(after < before + 64.0, "{after} MiB, {before} before");
 }
 
 #[tokio::test]
