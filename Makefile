@@ -23,7 +23,7 @@ conformance:
 	TREEMAP_CONFORMANCE=$(CURDIR)/.tools/bin/connectconformance TREEMAP_CONFORMANCE_PROTO=$(CURDIR)/.tools/conformance \
 		cargo test --locked --test conformance
 
-# Tests that take minutes: replicas that start and stop, and load during slow refreshes.
+# Tests that take minutes: replicas that start and stop, load during slow refreshes, and attacks (floods::).
 soak:
 	scripts/setup.sh cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1
@@ -34,13 +34,14 @@ picture:
 	scripts/setup.sh cc postgres
 	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
-# Checks the format, the lints and the documentation.
+# Checks the format, the lints, the documentation, and the crates that we use (deny.toml).
 lint:
-	scripts/setup.sh cc
+	scripts/setup.sh cc deny
 	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	.tools/deny/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:

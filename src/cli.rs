@@ -90,9 +90,8 @@ impl Cli {
             if serves && logs_json {
                 tracing::error!("{}", redacted(&format!("{error:#}")));
             } else {
-                // What was logged before it comes first.
-                drop(telemetry);
-                eprintln!("error: {}", redacted(&format!("{error:#}")));
+                let line = format!("error: {}", redacted(&format!("{error:#}")));
+                telemetry.unwrap_or_default().print(&line);
             }
             ExitCode::FAILURE
         })

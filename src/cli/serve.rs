@@ -43,7 +43,7 @@ impl Serve {
         let app = App::build(config, telemetry.is_tracing()).await?;
         tokio::select! {
             ran = app.run_until(async { stop.await.unwrap_or(Stop::Now) }, hangup) => ran.map(|()| ExitCode::SUCCESS),
-            never = telemetry.tell_dropped() => match never {},
+            never = telemetry.count_dropped() => match never {},
             _ = signals => bail!("stopped by a second signal: calls in flight were cut"),
         }
     }

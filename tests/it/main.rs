@@ -7,6 +7,7 @@ mod bad_input;
 mod clients;
 mod deploy;
 mod failover;
+mod floods;
 mod limits;
 mod load_companies;
 mod load_shorts;

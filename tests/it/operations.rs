@@ -15,17 +15,23 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, ServerTlsConfig, server::TcpIncoming},
+};
 
-use crate::support::{
-    cluster::{OwnCluster, free_port},
-    database::Database,
-    docs, eventually,
-    outage::refresh_and_wait,
-    raw::{self, Raw},
-    server::{Server, get},
-    treemap,
-    web::Web,
+use crate::{
+    support::{
+        cluster::{OwnCluster, free_port},
+        database::Database,
+        docs, eventually,
+        outage::refresh_and_wait,
+        raw::{self, Raw},
+        server::{Server, get},
+        treemap,
+        web::Web,
+    },
+    tls::Authority,
 };
 
 #[tokio::test]
@@ -329,18 +335,33 @@ impl TraceService for Collector {
     }
 }
 
+impl Collector {
+    /// Starts it, with TLS if that is given; gives its port too.
+    async fn start(tls: Option<ServerTlsConfig>) -> (Self, u16) {
+        let collector = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut server = tonic::transport::Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).unwrap();
+        }
+        let serving = server.add_service(TraceServiceServer::new(collector.clone()));
+        tokio::spawn(serving.serve_with_incoming(TcpIncoming::from(listener)));
+        (collector, port)
+    }
+
+    async fn wait_for(&self, name: &str) {
+        let arrived = async || self.0.lock().unwrap().iter().any(|span| span.name == name).then_some(());
+        eventually(&format!("the span {name:?} arrives"), arrived).await;
+    }
+}
+
 #[tokio::test]
 async fn a_call_is_a_span_in_the_trace_of_its_caller() {
-    let collector = Collector::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let serving = tonic::transport::Server::builder()
-        .add_service(TraceServiceServer::new(collector.clone()))
-        .serve_with_incoming(TcpIncoming::from(listener));
-    tokio::spawn(serving);
-
+    let (collector, port) = Collector::start(None).await;
     let database = Database::with_sample();
     let mut command = treemap::command(&[]);
+    let endpoint = format!("http://127.0.0.1:{port}");
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "100");
     let server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
     server.wait_until_ready().await;
@@ -365,10 +386,24 @@ async fn a_call_is_a_span_in_the_trace_of_its_caller() {
     assert_eq!(span.kind, 2, "server");
     let protocol = span.attributes.iter().find(|attribute| attribute.key == "treemap.protocol");
     assert!(format!("{:?}", protocol.unwrap().value).contains("grpc"), "{span:?}");
-    eventually("the load has its own span", async || {
-        collector.0.lock().unwrap().iter().any(|span| span.name == "load").then_some(())
-    })
-    .await;
+    // The load has its own.
+    collector.wait_for("load").await;
+}
+
+#[tokio::test]
+async fn a_trace_collector_with_tls_is_trusted_by_the_cas_of_the_system() {
+    let authority = Authority::new();
+    authority.sign("localhost");
+    let pem = |name: &str| std::fs::read(authority.file(name)).unwrap();
+    let identity = Identity::from_pem(pem("localhost.pem"), pem("localhost.key"));
+    let (collector, port) = Collector::start(Some(ServerTlsConfig::new().identity(identity))).await;
+    let database = Database::with_sample();
+    let mut command = treemap::command(&[]);
+    command.env("SSL_CERT_FILE", authority.file("ca.pem")).env("OTEL_BSP_SCHEDULE_DELAY", "100");
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://localhost:{port}"));
+    let server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
+    server.wait_until_ready().await;
+    collector.wait_for("load").await;
 }
 
 #[tokio::test]

@@ -20,13 +20,13 @@ use crate::support::{
 };
 
 /// A CA and the certificates that it signed, as files.
-struct Authority {
+pub struct Authority {
     folder: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Owner::of_processes().give(folder.path());
         let key = KeyPair::generate().unwrap();
@@ -38,7 +38,7 @@ impl Authority {
     }
 
     /// Signs a certificate for a host, or a user; writes `name.pem` and `name.key`.
-    fn sign(&self, name: &str) {
+    pub fn sign(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -49,7 +49,7 @@ impl Authority {
         fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
