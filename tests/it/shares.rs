@@ -362,7 +362,7 @@ fn a_subfolder_that_cannot_be_read_is_named_and_the_reports_beside_it_are_loaded
     }
     let locked = folder.file("2023-locked");
     fs::create_dir(&locked).unwrap();
-    fs::set_permissions(&locked, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o000)).unwrap();
     // Nothing is locked for root. Another user may not reach the binary where it lies.
     let owner = Owner::of_processes();
     owner.give(Path::new(&folder.path()));
