@@ -17,7 +17,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -135,15 +135,23 @@ fn place(places: &Arc<Semaphore>, crowd: &Arc<Semaphore>, of_client: OfClient) -
         Some(permit) => (permit, false),
         None => (free(crowd)?, true),
     };
-    Some(Place { crowded, _permit: permit, _of_client: of_client })
+    Some(Place { crowded, _permit: permit, of_client })
 }
 
-/// How many connections each address has.
+/// What each address has.
 #[derive(Debug, Default, Clone)]
-struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Peers(Arc<Mutex<HashMap<IpAddr, Peer>>>);
+
+/// What one address has.
+#[derive(Debug, Default)]
+struct Peer {
+    connections: usize,
+    /// In flight, over all of its connections.
+    calls: Arc<AtomicUsize>,
+}
 
 impl Peers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Peer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,12 +163,12 @@ impl Peers {
             v4 @ IpAddr::V4(_) => v4,
         };
         let mut peers = self.lock();
-        let open = peers.entry(address).or_default();
-        if limit.is_some_and(|limit| *open >= limit) {
+        let peer = peers.entry(address).or_default();
+        if limit.is_some_and(|limit| peer.connections >= limit) {
             return None;
         }
-        *open += 1;
-        Some(OfClient { peers: self.clone(), address })
+        peer.connections += 1;
+        Some(OfClient { peers: self.clone(), address, calls: peer.calls.clone() })
     }
 }
 
@@ -169,15 +177,17 @@ impl Peers {
 struct OfClient {
     peers: Peers,
     address: IpAddr,
+    /// Calls in flight of the address.
+    calls: Arc<AtomicUsize>,
 }
 
 impl Drop for OfClient {
     fn drop(&mut self) {
         let mut peers = self.peers.lock();
-        if let Entry::Occupied(mut open) = peers.entry(self.address) {
-            *open.get_mut() -= 1;
-            if *open.get() == 0 {
-                open.remove();
+        if let Entry::Occupied(mut peer) = peers.entry(self.address) {
+            peer.get_mut().connections -= 1;
+            if peer.get().connections == 0 {
+                peer.remove();
             }
         }
     }

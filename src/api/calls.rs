@@ -242,7 +242,9 @@ impl Shared {
     /// A place among the calls in flight.
     fn in_flight(&self, stalls: Arc<StallClock>) -> Result<InFlight, Refusal> {
         let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
-        if in_flight.others() < self.limits.calls { Ok(in_flight) } else { Err(Refusal::TooManyCalls) }
+        let (others, others_of_client) = in_flight.others();
+        let has_place = others < self.limits.calls && others_of_client < self.limits.calls_per_client;
+        if has_place { Ok(in_flight) } else { Err(Refusal::TooManyCalls) }
     }
 
     async fn answer_page(

@@ -93,6 +93,7 @@ impl Drop for OpenStream {
 #[derive(Debug)]
 pub struct InFlight {
     others: usize,
+    others_of_client: usize,
     calls: Arc<CallsInFlight>,
     stalls: Arc<StallClock>,
     round: usize,
@@ -102,18 +103,20 @@ impl InFlight {
     /// One more.
     pub fn begin(calls: Arc<CallsInFlight>, stalls: Arc<StallClock>) -> Self {
         let (others, round) = (calls.calls.fetch_add(1, Ordering::Relaxed), stalls.begin());
-        Self { others, calls, stalls, round }
+        let others_of_client = stalls.of_client.fetch_add(1, Ordering::Relaxed);
+        Self { others, others_of_client, calls, stalls, round }
     }
 
-    /// How many others there were when it began.
-    pub const fn others(&self) -> usize {
-        self.others
+    /// How many others there were when it began: of all clients, and of its own address.
+    pub const fn others(&self) -> (usize, usize) {
+        (self.others, self.others_of_client)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.calls.calls.fetch_sub(1, Ordering::Relaxed);
+        self.stalls.of_client.fetch_sub(1, Ordering::Relaxed);
         self.stalls.end(self.round);
     }
 }
@@ -128,12 +131,19 @@ pub struct StallClock {
     answering: AtomicUsize,
     /// Open streams of health and reflection.
     streams: AtomicUsize,
+    /// Calls in flight over all connections of the client's address.
+    of_client: Arc<AtomicUsize>,
     /// Turns true when the connection takes no more calls, and waits for those that it has. Made for the first who asks: few connections
     /// watch anything.
     closing: OnceLock<watch::Sender<bool>>,
 }
 
 impl StallClock {
+    /// Of a connection of an address, whose calls in flight `of_client` counts.
+    pub fn of_client(of_client: Arc<AtomicUsize>) -> Self {
+        Self { of_client, ..Self::default() }
+    }
+
     /// The connection is about to end: streams that would go on for ever end.
     pub fn close(&self) {
         self.closing.get_or_init(watch::Sender::default).send_replace(true);

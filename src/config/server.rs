@@ -107,6 +107,8 @@ pub struct ServerConfig {
 pub struct CallLimits {
     /// Calls in flight.
     pub calls: usize,
+    /// Calls in flight from one address.
+    pub calls_per_client: usize,
     /// Streams of treemaps.
     pub watchers: usize,
 }
@@ -165,6 +167,9 @@ impl ServerArgs {
         let per_client = per_client.map(|text| share("TREEMAP_MAX_CONNECTIONS_PER_CLIENT", text, connections));
         let connections_per_client = problems.note(per_client.transpose());
         let calls = problems.note(number("TREEMAP_MAX_CALLS", &self.max_calls));
+        // One address holds a quarter of the calls, if it has a share at all.
+        let calls_per_client =
+            calls.map(|calls| if connections_per_client == Some(None) { calls } else { (calls / 4).max(1) });
         let watchers = problems.note(number("TREEMAP_MAX_WATCHERS", &self.max_watchers));
         let watch_heartbeat = problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat));
         let page = match self.page.trim() {
@@ -195,7 +200,7 @@ impl ServerArgs {
                 connection_age: connection_age?,
                 drain: drain?,
             },
-            calls: CallLimits { calls: calls?, watchers: watchers? },
+            calls: CallLimits { calls: calls?, calls_per_client: calls_per_client?, watchers: watchers? },
             watch_heartbeat: watch_heartbeat?,
             page: page?,
             origins: origins?,

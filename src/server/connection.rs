@@ -93,7 +93,7 @@ pub struct Place {
     pub crowded: bool,
     /// Released with the place.
     pub(super) _permit: OwnedSemaphorePermit,
-    pub(super) _of_client: OfClient,
+    pub(super) of_client: OfClient,
 }
 
 /// A client that has connected.
@@ -158,7 +158,7 @@ impl Client {
             http2 = timeout(FIRST_REQUEST_WITHIN, io.is_http2()) => http2,
             _ = stop.wait_for(|stop| *stop) => return Closed::Stopped,
         };
-        let stalls = Arc::new(StallClock::default());
+        let stalls = Arc::new(StallClock::of_client(self.place.of_client.calls.clone()));
         let calls = self.calls.over_connection(stalls.clone(), self.place.crowded);
         match http2 {
             Err(_) => Closed::Silent,

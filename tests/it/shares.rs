@@ -14,7 +14,7 @@ use http::uri::PathAndQuery;
 use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tonic::{Code, client::Grpc, transport::Endpoint};
@@ -376,6 +376,39 @@ fn a_subfolder_that_cannot_be_read_is_named_and_the_reports_beside_it_are_loaded
     let loaded = run(&mut load);
     fs::set_permissions(&locked, PermissionsExt::from_mode(0o755)).unwrap();
     loaded.exits(1).prints(&[&format!("refused {locked}: Permission denied"), "2 reports loaded, 2 rows"]);
+}
+
+#[tokio::test]
+async fn one_address_that_does_not_read_holds_a_quarter_of_the_calls_and_no_more() {
+    let database = Database::with_sample();
+    let arguments = ["--max-calls", "100", "--max-connections-per-client", "25%"];
+    let server = Server::start_with(&database.url(), &arguments).await;
+    server.wait_until_ready().await;
+    // Whole calls of a client that gives its answers no room: a window of 0 bytes.
+    let request = GetIndustryTreeMapRequest { period: "3m".into(), limit: 10, view_mode: 0 };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::handshake(&server.addr, &[0, 4, 0, 0, 0, 0]).await;
+        for call in 0..20 {
+            assert!(raw.call(2 * call + 1, &request).await);
+        }
+        held.push(raw);
+    }
+    let refused = "grpc_server_handled_total{grpc_type=\"unary\",grpc_service=\"shorts.v1alpha1.ShortedStocksService\",\
+        grpc_method=\"GetIndustryTreeMap\",grpc_code=\"ResourceExhausted\"}";
+    eventually("all others are refused", async || (server.metric(refused).await == 35.0).then_some(())).await;
+    assert_eq!(server.metric("treemap_calls_in_flight").await, 25.0);
+
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(server.addr.parse().unwrap()).await.unwrap();
+    let request = format!(
+        "POST {GET_TREEMAP} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    other.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "another address is served: {answer}");
 }
 
 #[tokio::test]
