@@ -1,4 +1,4 @@
-.PHONY: demo test picture test-postgres conformance soak lint bench image image-check manifests
+.PHONY: demo test picture test-postgres conformance soak lint proto proto-release bench image image-check manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
@@ -33,13 +33,23 @@ picture:
 	scripts/setup.sh cc postgres
 	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
-# Checks the format, the lints and the documentation.
-lint:
+# Checks the format, the lints and the documentation; proto/ too.
+lint: proto
 	scripts/setup.sh cc
 	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# Lints proto/, and finds what would break clients of the last release (proto/released.json).
+proto:
+	scripts/setup.sh npm buf
+	.tools/buf/node_modules/.bin/buf lint
+	.tools/buf/node_modules/.bin/buf breaking --against proto/released.json
+
+# Part of a release: from now on clients may rely on what proto/ has today.
+proto-release: proto
+	.tools/buf/node_modules/.bin/buf build --exclude-source-info --output proto/released.json
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah ...
+# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|buf|clients|buildah ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -19,7 +19,7 @@ for tool in "$@"; do
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
-    conformance | clients) ;;
+    conformance | buf | clients) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Debian has no package of it. Go builds it below.
@@ -69,6 +69,15 @@ fi
 if [[ " $* " == *" chromium "* ]] && ! cmp -s tests/page/package-lock.json tests/page/node_modules/.installed; then
   say "installing what drives Chromium into tests/page/node_modules"
   (cd tests/page && npm ci --silent --no-fund --no-audit >/dev/null && cp package-lock.json node_modules/.installed)
+fi
+
+# Lints and compares .proto files, and generates from them.
+if [[ " $* " == *" buf "* ]]; then
+  version=1.75.0
+  if [ "$(.tools/buf/node_modules/.bin/buf --version 2>/dev/null)" != $version ]; then
+    say "installing buf into .tools/buf"
+    npm install --prefix .tools/buf --silent --no-fund --no-audit --no-package-lock @bufbuild/buf@$version >/dev/null
+  fi
 fi
 
 # Real clients of other languages, for the tests: see tests/clients.
