@@ -1,4 +1,4 @@
-.PHONY: demo test picture test-postgres conformance soak lint bench image image-check manifests
+.PHONY: demo test picture test-postgres clients-java conformance soak lint proto proto-release bench image image-check manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
@@ -8,14 +8,19 @@ demo:
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd clients
+	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
 # The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
 test-postgres:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd clients
+	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients
 	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
+
+# The test of the program for Java in docs/clients.md, with Maven.
+clients-java:
+	scripts/setup.sh cc postgres clients-java
+	cargo test --locked --test it -- --ignored clients_page::
 
 # The Connect conformance suite: every case for unary calls and server streams, in three protocols, over HTTP/1.1 and HTTP/2, with TLS and without.
 conformance:
@@ -26,7 +31,7 @@ conformance:
 # Tests that take minutes: replicas that start and stop, load during slow refreshes, and attacks (floods::).
 soak:
 	scripts/setup.sh cc postgres
-	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1
+	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1 --skip clients_page::
 	TREEMAP_DAMAGED_REPORTS=100000 cargo test --release --locked --lib -- damaged_report
 
 # Draws the picture of README and docs anew, from the built-in sample.
@@ -34,14 +39,24 @@ picture:
 	scripts/setup.sh cc postgres
 	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
-# Checks the format, the lints, the documentation, and the crates that we use (deny.toml).
-lint:
+# Checks the format, the lints, the documentation, the crates that we use (deny.toml), and proto/.
+lint: proto
 	scripts/setup.sh cc deny
 	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	.tools/deny/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+# Lints proto/, and finds what would break clients of the last release (proto/released.json).
+proto:
+	scripts/setup.sh npm buf
+	.tools/buf/node_modules/.bin/buf lint
+	.tools/buf/node_modules/.bin/buf breaking --against proto/released.json
+
+# Part of a release: from now on clients may rely on what proto/ has today.
+proto-release: proto
+	.tools/buf/node_modules/.bin/buf build --exclude-source-info --output proto/released.json
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:

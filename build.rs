@@ -10,6 +10,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(["shorts/v1alpha1/shorts.proto", "treemap/v1/treemap.proto"], ["proto"])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_server(false).include_file("proto.rs").compile_fds(descriptors)?;
     Ok(())
 }

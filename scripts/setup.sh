@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah|systemd|deny ...
+# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|buf|clients|clients-java|buildah|systemd|deny ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -20,7 +20,9 @@ for tool in "$@"; do
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
     systemd) [ "$(uname)" = Darwin ] || command -v systemd-analyze >/dev/null || missing+=(systemd) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
-    conformance | clients | deny) ;;
+    conformance | buf | deny) ;;
+    clients) python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv) ;;
+    clients-java) { command -v mvn && command -v javac; } >/dev/null || missing+=(maven default-jdk-headless) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Debian has no package of it. Go builds it below.
@@ -31,7 +33,7 @@ done
 
 if [ "$(uname)" = Darwin ]; then
   [[ " $* " != *" grpcurl "* ]] || [ -n "$(grpcurl_path)" ] || missing+=(grpcurl)
-  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$\|^nghttp2-server$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
+  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$\|^nghttp2-server$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^python3-venv$\|^default-jdk-headless$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
   [ -z "${brew// /}" ] || die "missing on this machine; install with: brew install $brew"
 elif [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "missing on this machine, by their Debian names: ${missing[*]}"
@@ -86,7 +88,30 @@ if [[ " $* " == *" chromium "* ]] && ! cmp -s tests/page/package-lock.json tests
   (cd tests/page && npm ci --silent --no-fund --no-audit >/dev/null && cp package-lock.json node_modules/.installed)
 fi
 
-# Real clients of other languages, for the tests: see tests/clients.
+# Lints and compares .proto files, and generates from them.
+if [[ " $* " == *" buf "* ]]; then
+  version=1.75.0
+  if [ "$(.tools/buf/node_modules/.bin/buf --version 2>/dev/null)" != $version ]; then
+    say "installing buf into .tools/buf"
+    npm install --prefix .tools/buf --silent --no-fund --no-audit --no-package-lock @bufbuild/buf@$version >/dev/null
+  fi
+fi
+
+# Runs the install commands of a section of docs/clients.md, in a folder below .tools/clients/page.
+clients_page() {
+  local folder=.tools/clients/page/$2 wanted
+  wanted=$(scripts/clients-page.sh "$1" "$folder" && cd "$folder" && cat install.sh package.json 2>/dev/null || true)
+  [ -n "$wanted" ] || die "docs/clients.md has no install commands for $1"
+  if [ "$wanted" != "$(cat "$folder/.installed" 2>/dev/null)" ]; then
+    say "installing what docs/clients.md needs for $1 into $folder"
+    rm -rf "$folder"
+    scripts/clients-page.sh "$1" "$folder"
+    (cd "$folder" && bash -e install.sh >/dev/null)
+    echo "$wanted" >"$folder/.installed"
+  fi
+}
+
+# Real clients of other languages, for the tests: see tests/clients and docs/clients.md.
 if [[ " $* " == *" clients "* ]]; then
   mkdir -p .tools/clients
   if ! cmp -s tests/clients/package.json .tools/clients/package.json; then
@@ -99,4 +124,17 @@ if [[ " $* " == *" clients "* ]]; then
     go=$(go_now)
     (cd tests/clients/go && "$go" build -o ../../../.tools/clients/go-client .)
   fi
+  clients_page Python python
+  clients_page "TypeScript in Node" node
+  go=$(go_now)
+  PATH=$(dirname "$go"):$PATH clients_page Go go
+fi
+
+# Maven fetches as it builds. Nothing listens at the page's address, so the program itself fails.
+if [[ " $* " == *" clients-java "* ]]; then
+  say "fetching what docs/clients.md needs for Java"
+  scripts/clients-page.sh Java .tools/clients/page/java 127.0.0.1:1
+  rm -rf .tools/clients/page/java/.mvn
+  (cd .tools/clients/page/java && bash 1.sh >maven.log 2>&1) || true
+  [ -f .tools/clients/page/java/target/classes/Client.class ] || die "Maven failed: $(cat .tools/clients/page/java/maven.log)"
 fi

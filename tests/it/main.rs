@@ -5,6 +5,7 @@
 mod answer;
 mod bad_input;
 mod clients;
+mod clients_page;
 mod deploy;
 mod failover;
 mod floods;
