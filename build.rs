@@ -32,7 +32,7 @@ fn commit() -> (String, String) {
     }
     // Each commit and each checkout changes one of these. Cargo takes a file that does not exist for one that has always changed.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
-    for name in ["HEAD", "logs/HEAD", "packed-refs", branch.as_str()] {
+    for name in ["HEAD", "logs/HEAD", branch.as_str()] {
         let file = git(&["rev-parse", "--git-path", name]);
         if fs::metadata(&file).is_ok_and(|file| file.is_file()) {
             println!("cargo::rerun-if-changed={file}");
