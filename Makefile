@@ -2,40 +2,40 @@
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
-	scripts/setup.sh cc postgres grpcurl
+	scripts/setup.sh rust cc postgres grpcurl
 	cargo build --release --locked
 	scripts/demo.sh
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
+	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
 # The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
 test-postgres:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
+	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
 	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
 
 # The Connect conformance suite: every case for unary calls and server streams, in three protocols, over HTTP/1.1 and HTTP/2, with TLS and without.
 conformance:
-	scripts/setup.sh cc conformance
+	scripts/setup.sh rust cc conformance
 	TREEMAP_CONFORMANCE=$(CURDIR)/.tools/bin/connectconformance TREEMAP_CONFORMANCE_PROTO=$(CURDIR)/.tools/conformance \
 		cargo test --locked --test conformance
 
 # Tests that take minutes: replicas that start and stop, and load during slow refreshes.
 soak:
-	scripts/setup.sh cc postgres
+	scripts/setup.sh rust cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1
 
 # Draws the picture of README and docs anew, from the built-in sample.
 picture:
-	scripts/setup.sh cc postgres
+	scripts/setup.sh rust cc postgres
 	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
 # Checks the format, the lints and the documentation.
 lint:
-	scripts/setup.sh cc
+	scripts/setup.sh rust cc
 	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -43,7 +43,7 @@ lint:
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:
-	scripts/setup.sh cc postgres h2load nghttpd
+	scripts/setup.sh rust cc postgres h2load nghttpd
 	cargo bench --locked --bench database --bench serving --bench scaling
 
 # Builds the container image with docker, podman or buildah. If no registry is reachable, BASES names a script that makes the base images.

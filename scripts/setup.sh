@@ -1,13 +1,60 @@
 #!/usr/bin/env bash
-# Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah ...
+# Installs what the demo, the tests and the benchmarks need, on Debian and Ubuntu; Rust too where the distribution packages rustup.
+# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
 
+# Prints the version of the Rust on the PATH, or nothing. The proxies of rustup fail when no toolchain is chosen.
+rust_version() {
+  ! command -v cargo >/dev/null || rustc --version 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -1 || true
+}
+
+has_rustup_package() { command -v apt-get >/dev/null && [ -n "$(apt-cache madison rustup 2>/dev/null)" ]; }
+
+# Comes first: without the right Rust, all the rest would be installed for nothing.
+check_rust() {
+  local needed found sudo mend
+  needed=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml)
+  found=$(rust_version)
+  if [ -z "$found" ]; then
+    [ ! -x ~/.cargo/bin/cargo ] || command -v cargo >/dev/null || die "Rust is installed but not on the PATH. This mends it:
+  . ~/.cargo/env"
+    if ! command -v rustup >/dev/null && command -v apt-get >/dev/null; then
+      as_root apt-get update -qq
+      if has_rustup_package; then
+        say "installing rustup"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustup ca-certificates >/dev/null
+      fi
+    fi
+    if command -v rustup >/dev/null; then
+      say "installing Rust with rustup"
+      rustup --quiet default stable
+      hash -r
+      found=$(rust_version)
+    fi
+  fi
+  [ -z "$found" ] || [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -1)" != "$needed" ] || return 0
+  sudo=$([ "$(id -u)" = 0 ] || echo "sudo ")
+  if command -v rustup >/dev/null; then
+    mend="rustup update stable && rustup default stable"
+  elif has_rustup_package; then
+    mend="${sudo}apt-get install -y rustup && rustup default stable"
+  else
+    mend="curl -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env"
+    command -v curl >/dev/null || ! command -v apt-get >/dev/null || mend="${sudo}apt-get install -y curl && $mend"
+  fi
+  [ -n "$found" ] || die "there is no Rust on this machine, and the treemap needs $needed or newer. This mends it:
+  $mend"
+  die "the Rust on this machine is $found, and the treemap needs $needed or newer. This mends it:
+  $mend"
+}
+[[ " $* " != *" rust "* ]] || check_rust
+
 missing=()
 for tool in "$@"; do
   case $tool in
+    rust) ;;
     cc) command -v cc >/dev/null || missing+=(gcc libc6-dev) ;;
     postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
