@@ -1,4 +1,4 @@
-.PHONY: demo test picture test-postgres conformance soak lint bench image image-check manifests
+.PHONY: demo test picture test-postgres conformance soak lint bench image image-check release manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
@@ -57,6 +57,11 @@ image-check:
 	$(BASES)
 	scripts/image.sh
 	scripts/image-check.sh
+
+# Leaves the binaries, checksums, SBOM and changes of a version in target/release-VERSION.
+release:
+	scripts/setup.sh rust cc
+	scripts/release.sh
 
 # Checks the Kubernetes manifests against the published schemas.
 manifests:

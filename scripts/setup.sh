@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need, on Debian and Ubuntu; Rust too where the distribution packages rustup.
-# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah ...
+# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah|cross ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -56,6 +56,10 @@ for tool in "$@"; do
   case $tool in
     rust) ;;
     cc) command -v cc >/dev/null || missing+=(gcc libc6-dev) ;;
+    cross) case $(uname -m) in
+        x86_64) command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
+        aarch64) command -v x86_64-linux-gnu-gcc >/dev/null || missing+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
+      esac ;;
     postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
     faketime) command -v faketime >/dev/null || missing+=(faketime) ;;
