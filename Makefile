@@ -1,4 +1,4 @@
-.PHONY: demo test picture test-postgres conformance soak lint bench image image-check release manifests
+.PHONY: demo demo-check test picture test-postgres conformance soak lint bench image image-check bare-check release manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
@@ -12,10 +12,16 @@ test:
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
-# The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
+# The tests that face SQL against another version of Postgres, 14 to 18: make test-postgres VERSION=18. With TESTS= all of tests/it.
+TESTS = answer:: load_companies:: load_shorts:: migrations:: odd_databases:: privileges:: refresh:: refresher:: reload:: status:: view::
 test-postgres:
-	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
-	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
+	scripts/setup.sh rust cc postgres faketime npm
+	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked --test it -- --test-threads=4 $(TESTS)
+
+# Checks make demo: it answers, and Ctrl-C leaves nothing behind.
+demo-check:
+	scripts/setup.sh curl
+	scripts/demo-check.sh
 
 # The Connect conformance suite: every case for unary calls and server streams, in three protocols, over HTTP/1.1 and HTTP/2, with TLS and without.
 conformance:
@@ -58,6 +64,12 @@ image-check:
 	scripts/image.sh
 	scripts/image-check.sh
 
+# Tries make demo and the setup of make test in bare containers of Debian 12 and 13. Needs root; BASES as for image.
+bare-check:
+	scripts/setup.sh buildah
+	$(BASES)
+	scripts/bare-check.sh
+
 # Leaves the binaries, checksums, SBOM and changes of a version in target/release-VERSION.
 release:
 	scripts/setup.sh rust cc
@@ -65,4 +77,5 @@ release:
 
 # Checks the Kubernetes manifests against the published schemas.
 manifests:
+	scripts/setup.sh venv kustomize
 	scripts/manifests-check.sh

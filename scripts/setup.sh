@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need, on Debian and Ubuntu; Rust too where the distribution packages rustup.
-# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|buildah|cross ...
+# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|kustomize|venv|buildah|cross ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -70,7 +70,8 @@ for tool in "$@"; do
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
-    conformance | clients) ;;
+    venv) python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv) ;;
+    conformance | clients | kustomize) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Debian has no package of it. Go builds it below.
@@ -114,6 +115,13 @@ if [[ " $* " == *" conformance "* ]] && [ ! -d .tools/conformance ]; then
   go=$(go_now)
   GOBIN=$PWD/.tools/bin GOFLAGS=-modcacherw "$go" install connectrpc.com/conformance/cmd/connectconformance@$version
   cp -r "$("$go" env GOMODCACHE)/connectrpc.com/conformance@$version/proto" .tools/conformance
+fi
+
+# What puts the Kubernetes manifests together.
+if [[ " $* " == *" kustomize "* ]] && [ ! -x .tools/bin/kustomize ] && ! command -v kustomize >/dev/null; then
+  say "building kustomize into .tools/bin"
+  go=$(go_now)
+  GOBIN=$PWD/.tools/bin "$go" install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 fi
 
 # What drives Chromium in the tests of the page.
