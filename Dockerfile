@@ -1,4 +1,5 @@
-# The treemap service: one binary on distroless. It runs as an unprivileged user and writes nothing. Built by `make image`.
+# The treemap service: one binary on distroless. It runs as an unprivileged user and writes nothing, unless TREEMAP_MODEL_FILE names a file.
+# Built by `make image`.
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 ENV CARGO_HOME=/usr/local/cargo
 WORKDIR /src
@@ -21,7 +22,8 @@ ARG REVISION
 ARG SOURCE_DATE_EPOCH
 # Makes the sources newer than the placeholders, whatever their file times are.
 RUN touch build.rs src/main.rs src/lib.rs \
- && TREEMAP_COMMIT=$REVISION cargo build --profile dist --locked --bin treemap
+ && TREEMAP_COMMIT=$REVISION cargo build --profile dist --locked --bin treemap \
+ && mkdir -p /state/treemap
 
 # Has the C library, the CAs of the system and the time zones. Has no shell and no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -35,8 +37,11 @@ LABEL org.opencontainers.image.title="treemap" \
       org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /src/target/dist/treemap /treemap
+# A folder for TREEMAP_MODEL_FILE: a volume that is mounted there for the first time takes its owner from here.
+COPY --from=build --chown=65532:65532 /state /var/lib
 USER 65532:65532
-ENV TREEMAP_LISTEN_ADDR=[::]:50051 \
+# PORT, so that a host of containers can set another.
+ENV PORT=50051 \
     TREEMAP_ADMIN_ADDR=[::]:8080
 EXPOSE 50051 8080
 STOPSIGNAL SIGTERM

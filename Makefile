@@ -8,7 +8,7 @@ demo:
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio clients
+	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd clients
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
@@ -29,23 +29,25 @@ conformance:
 	TREEMAP_CONFORMANCE=$(CURDIR)/.tools/bin/connectconformance TREEMAP_CONFORMANCE_PROTO=$(CURDIR)/.tools/conformance \
 		cargo test --locked --test conformance
 
-# Tests that take minutes: replicas that start and stop, and load during slow refreshes.
+# Tests that take minutes: replicas that start and stop, load during slow refreshes, and attacks (floods::).
 soak:
 	scripts/setup.sh rust cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1
+	TREEMAP_DAMAGED_REPORTS=100000 cargo test --release --locked --lib -- damaged_report
 
 # Draws the picture of README and docs anew, from the built-in sample.
 picture:
 	scripts/setup.sh rust cc postgres
 	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
-# Checks the format, the lints and the documentation.
+# Checks the format, the lints, the documentation, and the crates that we use (deny.toml).
 lint:
-	scripts/setup.sh rust cc
+	scripts/setup.sh rust cc deny
 	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	.tools/deny/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:

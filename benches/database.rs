@@ -34,6 +34,7 @@ fn main() {
     load(&database, &reports, &mut table);
     database.psql("VACUUM ANALYZE shorts");
     refresh(&database, &mut table);
+    refresh_of_the_last_version(&database, &mut table);
     ranked_query(&database, &mut table);
     table.print();
 }
@@ -93,6 +94,32 @@ fn refresh(database: &Database, table: &mut Table) {
     table.at_least("refresh, s, against the definition by window functions", median(&mut ours), theirs, 50.0);
     table.note("  the same through refresh_treemap_data(), concurrently", median(&mut function), theirs);
     database.psql("DROP MATERIALIZED VIEW by_windows");
+}
+
+/// `refresh_treemap_data()` of today's migration, compared with that of 005, over the same rows.
+fn refresh_of_the_last_version(database: &Database, table: &mut Table) {
+    let last = Database::empty();
+    for name in ["001_source_tables", "004_treemap_materialized_view", "005_refresh_isolation_and_log"] {
+        let file = format!("{}/migrations/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+        support::cluster::output(last.psql_command().args(["-1", "-f", &file]));
+    }
+    let rows = tempfile::NamedTempFile::new().unwrap();
+    for relation in ["shorts", "\"company-metadata\""] {
+        for (database, way) in [(database, "TO"), (&last, "FROM")] {
+            let copy = format!(r"\copy {relation} {way} '{}'", rows.path().display());
+            support::cluster::output(database.psql_command().args(["-c", &copy]));
+        }
+    }
+    last.psql("VACUUM ANALYZE shorts");
+    let timed = |database: &Database| timings(database, "SELECT refresh_treemap_data();")[0] / 1000.0;
+    (timed(database), timed(&last));
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..9 {
+        ours.push(timed(database));
+        theirs.push(timed(&last));
+    }
+    let name = "refresh_treemap_data(), s, against that of migration 005";
+    table.at_most(name, median(&mut ours), median(&mut theirs), 1.1);
 }
 
 /// The ranked window query of each view mode, compared with the published query on the published indexes.

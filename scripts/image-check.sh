@@ -45,6 +45,7 @@ done
 for wanted in etc/ssl/certs/ca-certificates.crt usr/share/zoneinfo/Australia/Sydney; do
   [ -e "$root/$wanted" ] || die "the image lacks $wanted"
 done
+is "owner of the folder for the model" "$(stat -c %u:%g "$root/var/lib/treemap")" 65532:65532
 
 say "starting a Postgres"
 [ "$(id -u)" != 0 ] || chown "$(postgres_user)" "$folder"

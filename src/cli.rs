@@ -18,6 +18,7 @@ mod query;
 mod refresh;
 mod sample;
 mod serve;
+mod snapshot;
 mod status;
 mod table;
 mod version;
@@ -54,6 +55,7 @@ enum Command {
     Refresh(refresh::Refresh),
     Status(status::Status),
     Query(query::Query),
+    Snapshot(snapshot::Snapshot),
     Sample(sample::Sample),
     Healthcheck(healthcheck::Healthcheck),
     Completions(completions::Completions),
@@ -93,9 +95,8 @@ impl Cli {
             if serves && logs_json {
                 tracing::error!("{}", redacted(&format!("{error:#}")));
             } else {
-                // What was logged before it comes first.
-                drop(telemetry);
-                eprintln!("error: {}", redacted(&format!("{error:#}")));
+                let line = format!("error: {}", redacted(&format!("{error:#}")));
+                telemetry.unwrap_or_default().print(&line);
             }
             ExitCode::FAILURE
         })
@@ -111,6 +112,7 @@ impl Command {
             Self::Refresh(command) => command.run().await,
             Self::Status(command) => command.run().await,
             Self::Query(command) => command.run().await,
+            Self::Snapshot(command) => command.run().await,
             Self::Sample(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
             Self::Completions(command) => Ok(command.run()),

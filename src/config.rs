@@ -6,26 +6,30 @@ mod origins;
 mod refresh;
 mod server;
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
 
+use self::{database::warn_unverified, refresh::SourceArgs, server::ServerArgs};
 pub use self::{
-    database::DatabaseArgs,
+    database::{DatabaseArgs, DatabasesArgs},
     origins::Origins,
     refresh::{Clock, RefreshConfig, ScheduleArgs, SourceConfig, ToleranceArgs},
     server::{AdminAddress, CallLimits, Limits, ListenAddress, ServerConfig},
 };
-use self::{database::ListenArgs, refresh::SourceArgs, server::ServerArgs};
-use crate::{postgres::url::DatabaseUrl, treemap::freshness::Tolerance};
+use crate::{postgres::current::Databases, treemap::freshness::Tolerance};
 
 /// The settings of `treemap serve`.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
-    #[command(flatten)]
-    listen_database: ListenArgs,
+    databases: DatabasesArgs,
+    /// A file that keeps the newest model: written after each load, and served at the start until the database answers
+    #[arg(long, env = "TREEMAP_MODEL_FILE", value_name = "FILE")]
+    model_file: Option<PathBuf>,
+    /// Serve this file, of `treemap snapshot` or of a model file, without any database; read again when it changes
+    #[arg(long, env = "TREEMAP_FROM", value_name = "FILE", conflicts_with = "model_file")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
     /// How often to check whether the view was refreshed, in addition to notifications
@@ -44,21 +48,32 @@ pub struct ServeArgs {
 pub struct Config {
     /// How clients are served.
     pub server: ServerConfig,
+    /// How old an answer may be before it is marked stale.
+    pub tolerance: Tolerance,
+    /// The time between two looks at where answers come from.
+    pub poll_interval: Duration,
     /// Where answers come from.
-    pub data: DataConfig,
+    pub source: Source,
+}
+
+/// Where answers come from.
+#[derive(Debug)]
+pub enum Source {
+    /// The view.
+    Database(Box<DataConfig>),
+    /// A file, and no database.
+    File(PathBuf),
 }
 
 /// Checked settings of the read model and of what keeps it and its view fresh.
 #[derive(Debug)]
 pub struct DataConfig {
-    /// Where queries go.
-    pub database: DatabaseUrl,
-    /// Where LISTEN goes.
-    pub listen_database: DatabaseUrl,
-    /// The time between two checks of the view.
-    pub poll_interval: Duration,
-    /// How old an answer may be before it is marked stale.
-    pub tolerance: Tolerance,
+    /// Where queries and LISTEN go.
+    pub databases: Databases,
+    /// Where their connection strings come from.
+    pub databases_from: DatabasesArgs,
+    /// Keeps the newest model; `None` when none is to be kept.
+    pub model_file: Option<PathBuf>,
     /// When to refresh the view.
     pub refresh: RefreshConfig,
 }
@@ -93,22 +108,34 @@ impl ServeArgs {
     }
 
     fn read(&self, problems: &mut Problems) -> Option<Config> {
-        let database = problems.note(self.database.read());
-        let listen_database = problems.note(self.listen_database.read());
+        // A variable that is set to nothing is not set.
+        let given = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
+        let from = given(&self.from);
+        let databases = match &from {
+            None => self.databases.note(problems).map(Some),
+            Some(_) if self.databases.is_set() => {
+                problems.note(Err("TREEMAP_FROM and DATABASE_URL are both set; set one of them".into()))
+            }
+            Some(_) => Some(None),
+        };
         let server = self.server.read(problems);
         let poll_interval = problems.note(interval("TREEMAP_POLL_INTERVAL", &self.poll_interval));
         let tolerance = self.tolerance.read(problems);
         let clock = self.schedule.read(problems);
         let sources = self.sources.read(problems);
-        let (database, listen_database) = (database?, listen_database?);
-        let data = DataConfig {
-            listen_database: listen_database.unwrap_or_else(|| database.clone()),
-            database,
-            poll_interval: poll_interval?,
-            tolerance: tolerance?,
-            refresh: RefreshConfig { schedule: clock?.schedule, sources: sources? },
+        let refresh = RefreshConfig { schedule: clock?.schedule, sources: sources? };
+        let source = match (databases?, from) {
+            (Some(databases), _) => {
+                warn_unverified("DATABASE_URL", &databases.queries);
+                if !databases.listen.same(&databases.queries) {
+                    warn_unverified("LISTEN_DATABASE_URL", &databases.listen);
+                }
+                let (databases_from, model_file) = (self.databases.clone(), given(&self.model_file));
+                Source::Database(Box::new(DataConfig { databases, databases_from, model_file, refresh }))
+            }
+            (None, from) => Source::File(from?),
         };
-        Some(Config { server: server?, data })
+        Some(Config { server: server?, tolerance: tolerance?, poll_interval: poll_interval?, source })
     }
 }
 

@@ -7,6 +7,8 @@
 //! - [`app`]: the server put together: build (binds), run until stopped, stop in order
 //! - [`server`]: connections of clients: threads, limits, TLS, drain; and the admin port
 //! - [`api`]: the protocols: from a call to an answer, and back to bytes; CORS, health and reflection
+//! - [`renew`]: certificates and connection strings, read again while the server runs
+//! - [`model_file`]: a model in a file, for a start without Postgres
 //! - [`reload`]: keeps the model equal to the view
 //! - [`refresh`]: one refresh of the view; in the background, when to do one
 //! - [`status`], [`migrate`], [`load`], [`sample`]: what the other commands do
@@ -18,6 +20,7 @@
 //! - [`retry`]: the pause before the next try; a lasting failure is logged once
 //! - [`postgres`]: the one door to Postgres: connection strings, connections, time limits, errors
 //! - [`schedule`]: the ticks of a cron pattern in a time zone
+//! - [`files`]: files of others, within bounds
 //! - [`tls`]: certificates and keys for both sides of TLS
 //!
 //! A request goes `server` → `api` → `treemap` and back; it meets the database only when no model has been loaded yet, and then it
@@ -29,13 +32,16 @@ mod app;
 mod cli;
 mod client;
 mod config;
+mod files;
 mod load;
 mod metrics;
 mod migrate;
+mod model_file;
 mod picture;
 mod postgres;
 mod refresh;
 mod reload;
+mod renew;
 mod retry;
 mod sample;
 mod schedule;

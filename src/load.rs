@@ -13,13 +13,11 @@ pub mod shorts;
 pub mod text;
 
 use std::{
-    fs,
-    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::postgres::Session;
+use crate::{files, postgres::Session};
 use text::Characters;
 
 const LOOKED_WITHIN: Duration = Duration::from_secs(30);
@@ -30,21 +28,11 @@ const LARGEST: u64 = 64 << 20;
 ///
 /// Fails when it is no regular file, or larger than [`LARGEST`]: a pipe or a device has no end.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let too_large = || format!("the file has more than {} MiB; expected a published file", LARGEST >> 20);
-    let failed = |error: io::Error| error.to_string();
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err("this is no regular file".into());
-    }
-    let whole = |from: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        from.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > LARGEST { Err(too_large()) } else { Ok(bytes) }
-    };
-    let bytes = whole(&mut fs::File::open(path).map_err(failed)?)?;
+    let bytes = files::read(path, LARGEST)?;
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Ok(bytes);
     }
-    whole(&mut flate2::read::MultiGzDecoder::new(&bytes[..]))
+    files::read_to_end(&mut flate2::read::MultiGzDecoder::new(&bytes[..]), LARGEST)
         .map_err(|reason| format!("the file cannot be decompressed: {reason}"))
 }
 

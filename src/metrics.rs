@@ -16,7 +16,7 @@ use prometheus_client::{
 use tonic::Code;
 
 use self::labels::{CODES, Handled, OfPage, OfPeriod, OfPool, OfProtocol, OfResult, OfVersion, Why};
-pub use self::labels::{Closed, Method, RefreshResult, ReloadResult};
+pub use self::labels::{Closed, FileWrite, Method, RefreshResult, ReloadResult};
 use crate::treemap::model::Model;
 use http::StatusCode;
 
@@ -47,6 +47,7 @@ pub struct Metrics {
     /// Messages of streams of treemaps.
     pub watch_messages: Counter,
     pages: Family<OfPage, Counter>,
+    model_file_writes: Family<OfResult, Counter>,
 }
 
 /// The counters of one method, found once.
@@ -128,6 +129,12 @@ impl Default for Metrics {
                 Counter::default(),
             ),
             pages: add(all, "treemap_pages", "Requests of page and pictures, by path and status", Family::default()),
+            model_file_writes: add(
+                all,
+                "treemap_model_file_writes",
+                "Writes of the model file, by result",
+                Family::default(),
+            ),
             registry,
         };
         // What has not happened yet is 0, not absent: a rate needs a first value.
@@ -136,6 +143,9 @@ impl Default for Metrics {
         }
         for result in RefreshResult::ALL {
             drop(metrics.refreshes.get_or_create(&OfResult { result: result.name() }));
+        }
+        for result in FileWrite::ALL {
+            drop(metrics.model_file_writes.get_or_create(&OfResult { result: result.name() }));
         }
         for why in Closed::ALL {
             drop(metrics.closed.get_or_create(&Why { why: why.name() }));
@@ -192,6 +202,11 @@ impl Metrics {
     /// A refresh is over.
     pub fn refresh(&self, result: RefreshResult) {
         self.refreshes.get_or_create(&OfResult { result: result.name() }).inc();
+    }
+
+    /// A write of the model file is over.
+    pub fn model_file(&self, result: FileWrite) {
+        self.model_file_writes.get_or_create(&OfResult { result: result.name() }).inc();
     }
 
     /// How long a refresh took.
@@ -252,6 +267,8 @@ fn as_text(openmetrics: &str) -> String {
 pub struct State<'a> {
     /// The model that answers; `None` before the first load.
     pub model: Option<&'a Model>,
+    /// Whether it was read from a file.
+    pub of_file: bool,
     /// Calls of the treemap being answered.
     pub calls_in_flight: usize,
     /// Open streams of treemaps.
@@ -279,6 +296,8 @@ impl State<'_> {
         .set(age.map_or(f64::INFINITY, |age| age.as_secs_f64().max(0.0)));
         add::<Gauge>(all, "treemap_model_stale", "1 while answers are marked stale", Gauge::default())
             .set(self.model.is_none_or(Model::is_stale).into());
+        add::<Gauge>(all, "treemap_model_of_file", "1 while answers are those of a file", Gauge::default())
+            .set(self.of_file.into());
         let data_date = self.model.and_then(|model| model.freshness.data_start());
         add::<Gauge>(
             all,

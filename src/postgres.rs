@@ -5,6 +5,7 @@
 //! to their transaction, and no statement is ever cancelled from outside (that alone can crash PgBouncer 1.18).
 
 pub mod connect;
+pub mod current;
 pub mod error;
 mod tls;
 pub mod url;
@@ -28,6 +29,7 @@ use tokio_postgres::{
 
 use self::{
     connect::{CONNECT_WITHIN, connect, drive},
+    current::Current,
     error::{DbError, Kind},
     url::DatabaseUrl,
 };
@@ -52,10 +54,10 @@ pub struct Db {
 
 impl Db {
     /// Connects when it is first used.
-    pub fn new(url: &DatabaseUrl) -> Self {
+    pub fn new(current: Current) -> Self {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         // The pool wants a driver's configuration; connections are made by `connect`.
-        let pool = Pool::builder(Manager::from_connect(url.hosts()[0].clone(), url.clone(), recycling))
+        let pool = Pool::builder(Manager::from_connect(current.url().hosts()[0].clone(), current, recycling))
             .max_size(1)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(FREE_WITHIN))
@@ -82,6 +84,11 @@ impl Db {
         self.pool.retain(|_, metrics| metrics.age() < LIFETIME);
         let connection = self.pool.timeout_get(&timeouts).await.map_err(|error| pool_error(doing, &error))?;
         Ok(Session { connection: Connection::Pooled(Some(connection)), broken: AtomicBool::new(false) })
+    }
+
+    /// Closes the connections that nobody uses: the next is made with the connection string of then.
+    pub fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     /// Connections that are open, and of these the idle ones.
@@ -233,10 +240,9 @@ impl Drop for Session {
 }
 
 /// BEGIN with the limits of the transaction, in one round trip. A setting outside of a transaction would leak to other clients
-/// of a transaction pooler. READ COMMITTED because a refresh has to see what was committed while it waited for another. Postgres
-/// (17 and later end a transaction after `transaction_timeout`: the limits here take its place.) It
-/// gives up work for a client that has died, so that its locks are free again. JIT compilation of a statement of ours would take longer
-/// than running it.
+/// of a transaction pooler. READ COMMITTED because a refresh has to see what was committed while it waited for another. Postgres gives up
+/// work for a client that has died, so that its locks are free again. JIT compilation of a statement of ours would take longer than
+/// running it. From 17 on a database may have a `transaction_timeout`: the limits here take its place.
 fn begin(access: &str, within: Duration) -> String {
     let within = within.as_millis();
     format!(

@@ -71,13 +71,15 @@ impl Reloader {
     /// Loads the view if it is newer than the model.
     async fn step(&self) -> Result<ReloadResult, DbError> {
         let current = self.read_model.current();
-        if let Some(model) = &current
+        // A model of a file may be that of another database, or of another version of this one.
+        if let Some(model) = current.as_ref().filter(|_| !self.read_model.is_of_file())
             && view::last_refreshed(&self.db).await? == model.freshness.last_refreshed
         {
             return Ok(ReloadResult::Unchanged);
         }
         let started = Instant::now();
-        let model = view::load(&self.db, self.tolerance).instrument(step_span("load")).await?;
+        let load = async { view::load(&self.db.session(view::LOAD_DOING).await?, self.tolerance).await };
+        let model = load.instrument(step_span("load")).await?;
         tracing::info!(
             stocks = model.stocks(),
             version = model.version.to_str().unwrap_or_default(),

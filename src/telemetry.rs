@@ -3,7 +3,14 @@
 //! Logs go to standard error, for people on a terminal and as JSON otherwise. Traces are sent when one of the standard variables
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; nothing of it is started otherwise.
 
-use std::{convert::Infallible, env, io::IsTerminal, time::Duration};
+mod log;
+
+use std::{
+    convert::Infallible,
+    env,
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http::HeaderMap;
@@ -12,16 +19,17 @@ use opentelemetry::{
     propagation::{Extractor, TextMapPropagator},
     trace::TracerProvider,
 };
+use opentelemetry_otlp::WithTonicConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use tonic::Code;
+use tonic::{Code, transport::ClientTlsConfig};
 use tracing::{Span, field::Empty, level_filters::LevelFilter};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::filter_fn, fmt::writer::BoxMakeWriter, layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
+use self::log::Queue;
 use crate::metrics::Method;
 
 /// The target of the spans that are traced: those of the tasks, which never end, are for the logs only.
@@ -43,22 +51,12 @@ pub enum LogFormat {
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     logs_json: bool,
-    log: Option<LogThread>,
+    /// The log of a server.
+    log: Option<Queue>,
 }
 
-/// The thread that writes the log of a server. Whoever reads standard error may stop reading: lines that do not fit the queue are
-/// dropped then, and counted; the server does not wait for them.
-#[derive(Debug)]
-struct LogThread {
-    dropped: ErrorCounter,
-    /// Dropped, it writes what is queued, for at most a second.
-    _guard: WorkerGuard,
-}
-
-/// Lines of the log that may wait to be written.
-const LOG_LINES: usize = 4096;
-/// How often lines that were dropped are told of.
-const TELL_DROPPED: Duration = Duration::from_secs(10);
+/// How often it is looked whether lines of the log were dropped.
+const LOOK_FOR_DROPPED: Duration = Duration::from_secs(1);
 
 impl Telemetry {
     /// Starts logging; for a server (`serves`) on a thread of its own, and with tracing when the environment asks for it.
@@ -67,13 +65,11 @@ impl Telemetry {
     pub fn start(filter: &str, format: LogFormat, serves: bool) -> anyhow::Result<Self> {
         let filter = log_filter(filter)?;
         let terminal = std::io::stderr().is_terminal();
-        let (writer, log) = if serves {
-            let (writer, guard) =
-                NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
-            let log = LogThread { dropped: writer.error_counter(), _guard: guard };
-            (BoxMakeWriter::new(writer), Some(log))
-        } else {
-            (BoxMakeWriter::new(std::io::stderr), None)
+        let log = serves.then(|| Queue::start(std::io::stderr())).transpose();
+        let log = log.context("cannot start the thread that writes the log")?;
+        let writer = match log.clone() {
+            Some(queue) => BoxMakeWriter::new(move || queue.clone()),
+            None => BoxMakeWriter::new(std::io::stderr),
         };
         let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
         let logs_json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
@@ -94,20 +90,28 @@ impl Telemetry {
         Ok(Self { traces, logs_json, log })
     }
 
-    /// Tells of lines that were dropped, for ever.
-    pub async fn tell_dropped(&self) -> Infallible {
+    /// Logs how many lines were dropped, once the log is read again; for ever.
+    pub async fn count_dropped(&self) -> Infallible {
         let Some(log) = &self.log else { return std::future::pending().await };
-        let mut told = 0;
+        let mut logged = 0;
         loop {
-            tokio::time::sleep(TELL_DROPPED).await;
-            let dropped = log.dropped.dropped_lines();
-            if dropped > told {
-                tracing::warn!(
-                    "{} lines of the log were dropped: whoever reads standard error was too slow",
-                    dropped - told
-                );
-                told = dropped;
+            tokio::time::sleep(LOOK_FOR_DROPPED).await;
+            let dropped = log.dropped();
+            // This line is not to be dropped too.
+            if dropped > logged && log.is_read() {
+                let lines = dropped - logged;
+                tracing::warn!("{lines} lines of the log were dropped: whoever reads standard error was too slow");
+                logged = dropped;
             }
+        }
+    }
+
+    /// Prints a line to standard error, after all that was logged.
+    pub fn print(&self, line: &str) {
+        match self.log.clone() {
+            // A line that does not fit is dropped, and counted.
+            Some(mut queue) => drop(queue.write_all(format!("{line}\n").as_bytes())),
+            None => eprintln!("{line}"),
         }
     }
 
@@ -127,6 +131,15 @@ impl Telemetry {
             && let Err(error) = traces.shutdown_with_timeout(Duration::from_secs(2))
         {
             tracing::warn!("the last traces may be lost: {error}");
+        }
+    }
+}
+
+/// Dropped, it lets the last lines be written, for a limited time.
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.finish();
         }
     }
 }
@@ -166,10 +179,12 @@ fn exporter() -> anyhow::Result<Option<SdkTracerProvider>> {
             "{name} is {protocol:?}; this server sends traces by grpc"
         );
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .build()
-        .with_context(|| format!("{setting} cannot be used; expected http://host:4317"))?;
+    let mut exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+    // By itself it would trust no CA. An endpoint without a scheme is encrypted too.
+    if !env::var(setting).is_ok_and(|endpoint| endpoint.starts_with("http://")) {
+        exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+    }
+    let exporter = exporter.build().with_context(|| format!("{setting} cannot be used; expected http://host:4317"))?;
     let mut resource = Resource::builder();
     if !is_set("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name("treemap");

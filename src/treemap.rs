@@ -7,6 +7,7 @@ mod lists;
 mod memo;
 pub mod model;
 pub mod read_model;
+pub mod snapshot;
 pub mod stocks;
 
 /// A look-back period of the view, counted back from the anchor date (the newest report).

@@ -130,42 +130,52 @@ pub struct CallsOverConnection {
 
 impl CallsOverConnection {
     /// Answers a call.
-    pub fn answer(&self, request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + Send + use<> {
+    pub fn answer(&self, mut request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let Self { calls: Calls(shared), stalls, crowded } = self.clone();
         let answering = Answering::begin(stalls.clone());
         async move {
             let _answering = answering;
-            if !shared.traced {
-                return shared.answer(request, stalls, crowded, Span::none()).await;
-            }
             let path = request.uri().path();
-            let method = shared.treemap.method(path).map_or_else(|| method_of(path), |(method, _)| method.labels());
-            let span = telemetry::call_span(&method, request.headers());
-            shared.answer(request, stalls, crowded, span.clone()).instrument(span).await
+            let treemap = shared.treemap.method(path);
+            // What is rare is boxed: its size would be that of every call.
+            if shared.traced {
+                let method = treemap.map_or_else(|| method_of(path), |(method, _)| method.labels());
+                let span = telemetry::call_span(&method, request.headers());
+                let within = span.clone();
+                let answer = async {
+                    match treemap {
+                        Some(method) => shared.answer_treemap(method, &mut request, stalls, crowded, span).await,
+                        None => shared.answer_other(request, stalls, crowded, span).await,
+                    }
+                };
+                return Box::pin(answer.instrument(within)).await;
+            }
+            match treemap {
+                Some(method) => shared.answer_treemap(method, &mut request, stalls, crowded, Span::none()).await,
+                None => Box::pin(shared.answer_other(request, stalls, crowded, Span::none())).await,
+            }
         }
     }
 }
 
 impl Shared {
-    async fn answer(
+    /// Answers what is no call of the treemap.
+    async fn answer_other(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         stalls: Arc<StallClock>,
         crowded: bool,
         span: Span,
     ) -> Response<Body> {
         let path = request.uri().path();
-        if let Some(method) = self.treemap.method(path) {
-            return self.answer_treemap(method, request, stalls, crowded, span).await;
-        }
         if path == HEALTH {
-            return self.health(request).await;
+            return self.health(&mut request).await;
         }
         // The published server knows no other method of "/".
         let is_read = matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD);
         let served = |resource: &Resource| self.page && (is_read || !matches!(resource, Resource::File(_)));
         if let Some(resource) = Resource::of(path).filter(served) {
-            return self.answer_page(resource, request, stalls, crowded).await;
+            return self.answer_page(resource, &mut request, stalls, crowded).await;
         }
         let method = method_of(path);
         let mut call = Call::begin(Arc::new(self.metrics.method(&method)), span);
@@ -174,7 +184,7 @@ impl Shared {
             kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
         });
         if method.is_unknown() || !is_grpc || request.version() != Version::HTTP_2 {
-            discard_in_time(request.into_body()).await;
+            discard_in_time(request.body_mut()).await;
             return plain(StatusCode::NOT_FOUND, "404 page not found\n")
                 .map(|body| body.ends(call, Code::Unimplemented));
         }
@@ -194,12 +204,12 @@ impl Shared {
     async fn answer_treemap(
         &self,
         (method, kind): (Method, MethodKind),
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         stalls: Arc<StallClock>,
         crowded: bool,
         span: Span,
     ) -> Response<Body> {
-        if let Some(preflight) = cors::preflight(&self.origins, &request) {
+        if let Some(preflight) = cors::preflight(&self.origins, request) {
             return preflight;
         }
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -238,7 +248,7 @@ impl Shared {
     async fn answer_page(
         &self,
         resource: Resource,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         stalls: Arc<StallClock>,
         crowded: bool,
     ) -> Response<Body> {
@@ -258,10 +268,9 @@ impl Shared {
         if self.stopping.load(Ordering::Relaxed) { Some("stopping".into()) } else { self.treemap.missing() }
     }
 
-    async fn health(&self, request: Request<RequestBody>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        discard_in_time(body).await;
-        if !matches!(parts.method, HttpMethod::GET | HttpMethod::HEAD | HttpMethod::POST) {
+    async fn health(&self, request: &mut Request<RequestBody>) -> Response<Body> {
+        discard_in_time(request.body_mut()).await;
+        if !matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD | HttpMethod::POST) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
             return response;
@@ -270,7 +279,7 @@ impl Shared {
             None => plain(StatusCode::OK, "OK"),
             Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
         };
-        if parts.method == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
+        if request.method() == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
     }
 }
 

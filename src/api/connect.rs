@@ -262,7 +262,50 @@ fn add_trailers(trailers: HeaderMap, headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+    use crate::api::{
+        message::tests::{damage, is_read_or_refused},
+        service::Codec,
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn every_query_and_every_body_is_a_message_or_is_refused(
+            content in vec(any::<u8>(), 0..200),
+            gzip: bool,
+            damage in damage(),
+            random in "[ -~]{0,80}",
+            timeout in "-?[0-9]{0,12}|[ -~]{0,12}",
+        ) {
+            let query = |compression: &str| {
+                let message = QUERY_BASE64.encode(&content);
+                format!("connect=v1&encoding=proto&compression={compression}&base64=1&message={message}")
+            };
+            let read = |query: &str| {
+                // What is no URL does not come so far.
+                let uri = format!("/?{query}").parse().ok()?;
+                let (protocol, codec) = (Protocol::Connect, Codec::Proto);
+                let content_type = "application/proto";
+                let mut asked = Asked { protocol, codec, content_type, gzip: false, http1: true, get: None };
+                Some(message_of_query(&Query::of(&uri), &mut asked, 200))
+            };
+            let sound = read(&query("identity")).unwrap().unwrap();
+            prop_assert_eq!(&sound[..], &content[..]);
+            let damaged = damage.of(query(if gzip { "gzip" } else { "identity" }).into_bytes());
+            let queries = [String::from_utf8_lossy(&damaged).into_owned(), format!("message={random}"), random];
+            for result in queries.iter().filter_map(|query| read(query)) {
+                is_read_or_refused(result, 200)?;
+            }
+            is_read_or_refused(message(damage.of(content.clone()).into(), gzip, 100), 100)?;
+            if let Err(status) = super::timeout(&HeaderValue::from_str(&timeout).unwrap()) {
+                prop_assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            }
+        }
+    }
 
     #[test]
     fn a_timeout_is_a_number_of_milliseconds_with_up_to_ten_digits() {

@@ -173,7 +173,46 @@ fn trailers_envelope(trailers: &HeaderMap) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+    use crate::api::message::{
+        Message,
+        tests::{damage, is_read_or_refused},
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn every_body_in_base64_is_a_message_or_is_refused(
+            content in vec(any::<u8>(), 0..200),
+            pieces in 1..8_usize,
+            gzip: bool,
+            damage in damage(),
+            random in vec(any::<u8>(), 0..64),
+        ) {
+            let envelope = Message::new(&content).envelope();
+            let text: String =
+                envelope.chunks(envelope.len().div_ceil(pieces)).map(|piece| BASE64.encode(piece)).collect();
+            let read = message_of_text(text.as_bytes(), gzip, 200).unwrap();
+            prop_assert_eq!(&read[..], &content[..]);
+            for body in [damage.of(text.into_bytes()), random] {
+                is_read_or_refused(message_of_text(&body, gzip, 200), 200)?;
+            }
+        }
+
+        #[test]
+        fn every_timeout_is_read_or_refused(text in "[0-9]{0,10}[HMSmunx]?|[ -~]{0,12}", bytes in vec(32_u8.., 0..12)) {
+            for value in [text.as_bytes(), &bytes] {
+                if let Ok(value) = HeaderValue::from_bytes(value)
+                    && let Err(status) = timeout(&value)
+                {
+                    prop_assert_eq!(status.code(), tonic::Code::InvalidArgument);
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_timeout_is_read_in_every_unit_and_nonsense_is_refused() {

@@ -89,8 +89,31 @@ fn integer(text: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
-    use crate::proto::shorts::v1alpha1::ViewMode;
+    use crate::{api::message::tests::damage, proto::shorts::v1alpha1::ViewMode};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn every_text_is_a_request_or_is_refused_with_a_reason(
+            period in "[ -~]{0,20}",
+            limit: i32,
+            damage in damage(),
+            random in vec(any::<u8>(), 0..64),
+        ) {
+            let request = serde_json::json!({"period": period, "limit": limit, "viewMode": "PERCENTAGE_CHANGE"});
+            let read = read_request(request.to_string().as_bytes()).unwrap();
+            prop_assert_eq!((read.period, read.limit, read.view_mode), (period, limit, 1));
+            for text in [damage.of(request.to_string().into_bytes()), random] {
+                if let Err(reason) = read_request(&text) {
+                    prop_assert!(!reason.is_empty());
+                }
+            }
+        }
+    }
 
     fn read_request(bytes: &[u8]) -> Result<Fields, String> {
         super::read_request(bytes, |name| ViewMode::from_str_name(name).map(Into::into))

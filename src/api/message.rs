@@ -137,8 +137,73 @@ pub fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, Status> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use proptest::{collection::vec, option, prelude::*, sample::Index};
+    use tonic::Code;
+
     use super::*;
+
+    /// What goes wrong on the way: bytes that are replaced, and an end that is lost.
+    #[derive(Debug, Clone)]
+    pub struct Damage {
+        replaced: Vec<(Index, u8)>,
+        cut: Option<Index>,
+    }
+
+    pub fn damage() -> impl Strategy<Value = Damage> {
+        let parts = (vec((any::<Index>(), any::<u8>()), 0..6), option::of(any::<Index>()));
+        parts.prop_map(|(replaced, cut)| Damage { replaced, cut })
+    }
+
+    impl Damage {
+        pub fn of(&self, mut body: Vec<u8>) -> Vec<u8> {
+            if body.is_empty() {
+                return body;
+            }
+            for (place, byte) in &self.replaced {
+                let place = place.index(body.len());
+                body[place] = *byte;
+            }
+            if let Some(cut) = &self.cut {
+                body.truncate(cut.index(body.len()));
+            }
+            body
+        }
+    }
+
+    /// Asserts that a message was read within the limit, or refused with a reason.
+    pub fn is_read_or_refused(read: Result<Bytes, Status>, limit: usize) -> Result<(), TestCaseError> {
+        match read {
+            Ok(message) => prop_assert!(message.len() <= limit, "{} bytes", message.len()),
+            Err(status) => prop_assert!(status.code() != Code::Ok && !status.message().is_empty(), "{:?}", status),
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn every_body_is_one_message_within_the_limit_or_is_refused(
+            content in vec(any::<u8>(), 0..2_000),
+            compressed: bool,
+            named: bool,
+            damage in damage(),
+            random in vec(any::<u8>(), 0..64),
+        ) {
+            const LIMIT: usize = 1_000;
+            let message = Message::new(&content);
+            let message = if compressed { message.gzip() } else { message };
+            match only_message(&message.envelope(), true, LIMIT) {
+                Ok(read) => prop_assert_eq!(&read[..], &content[..]),
+                Err(_) => prop_assert!(content.len().max(message.bytes().len()) > LIMIT),
+            }
+            for body in [damage.of(message.envelope().to_vec()), random] {
+                is_read_or_refused(only_message(&body.clone().into(), named, LIMIT), LIMIT)?;
+                is_read_or_refused(decompress(&body, LIMIT), LIMIT)?;
+            }
+        }
+    }
 
     #[test]
     fn a_compressed_message_is_the_same_message() {

@@ -72,21 +72,20 @@ pub async fn answer(
     resource: Resource,
     from: &Treemap,
     cache_control: &HeaderValue,
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     admit: impl FnOnce() -> Result<InFlight, Refusal>,
 ) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    discard_in_time(body).await;
-    let mut response = if !matches!(parts.method, HttpMethod::GET | HttpMethod::HEAD) {
+    discard_in_time(request.body_mut()).await;
+    let mut response = if !matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD) {
         let mut response = problem((StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are served here.".into()));
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         response
     } else if let Resource::File(file) = resource {
-        of_file(file, &parts.headers)
+        of_file(file, request.headers())
     } else {
         // Held until the answer is made: it exists in memory once, whoever takes it.
         match admit() {
-            Ok(_place) => drawn(resource, from, cache_control, Query(parts.uri.query()), &parts.headers)
+            Ok(_place) => drawn(resource, from, cache_control, &Query::of(request.uri()), request.headers())
                 .await
                 .unwrap_or_else(problem),
             Err(refusal) => problem(of_refusal(refusal)),
@@ -94,7 +93,7 @@ pub async fn answer(
     };
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if parts.method == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
+    if request.method() == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
 }
 
 fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
@@ -113,7 +112,7 @@ async fn drawn(
     resource: Resource,
     from: &Treemap,
     cache_control: &HeaderValue,
-    query: Query<'_>,
+    query: &Query<'_>,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let request = asked(query)?;
@@ -179,7 +178,7 @@ fn compressed(headers: &HeaderMap, plain: impl FnOnce() -> Bytes, gzip: impl FnO
 }
 
 /// The request for an answer that the query makes.
-fn asked(query: Query<'_>) -> Result<Asked, Problem> {
+fn asked(query: &Query<'_>) -> Result<Asked, Problem> {
     let bad = |sentence: String| (StatusCode::BAD_REQUEST, Cow::from(sentence));
     let limit = match query.value("limit").as_deref() {
         None | Some("") => LIMIT,
@@ -194,7 +193,7 @@ fn asked(query: Query<'_>) -> Result<Asked, Problem> {
         .map_err(|invalid| bad(format!("{invalid}.")))
 }
 
-fn canvas(query: Query<'_>) -> Result<Canvas, Problem> {
+fn canvas(query: &Query<'_>) -> Result<Canvas, Problem> {
     let bad = |sentence: String| (StatusCode::BAD_REQUEST, Cow::from(sentence));
     let side = |name: &str, (least, usual, most): (u16, u16, u16)| match query.value(name).as_deref() {
         None | Some("") => Ok(usual),

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header, request::Parts};
+use bytes::Bytes;
+use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -155,19 +156,18 @@ pub async fn serve<S: Service>(
     service: &S,
     settings: &Settings,
     (method, kind): (S::Method, MethodKind),
-    request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     admit: impl FnOnce() -> Result<Place, Refusal>,
 ) -> Answered {
-    let (mut parts, body) = request.into_parts();
-    let mut asked = match asked(&parts, kind) {
+    let mut asked = match asked(request, kind) {
         Ok(asked) => asked,
         Err(refused) => {
-            discard_in_time(body).await;
+            discard_in_time(request.body_mut()).await;
             return Answered::http(*refused, Code::Unimplemented);
         }
     };
     let protocol = asked.protocol;
-    let (result, place) = match call(settings, &mut parts, &mut asked, body).await {
+    let (result, place) = match call(settings, request, &mut asked).await {
         Ok(mut call) => match admit() {
             Ok(mut place) => {
                 call.closing = place.closing.take();
@@ -188,27 +188,27 @@ pub async fn serve<S: Service>(
 }
 
 /// Tells the protocol of a request by its method and content type; or the response that HTTP has for it.
-fn asked(parts: &Parts, kind: MethodKind) -> Result<Asked, Box<Response<Body>>> {
-    let http1 = parts.version < Version::HTTP_2;
+fn asked(request: &Request<RequestBody>, kind: MethodKind) -> Result<Asked, Box<Response<Body>>> {
+    let http1 = request.version() < Version::HTTP_2;
     let get = kind.no_side_effects && !kind.server_stream;
-    match parts.method {
+    match *request.method() {
         HttpMethod::POST => {
-            let given =
-                parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let given = request.headers().get(header::CONTENT_TYPE);
+            let given = given.and_then(|value| value.to_str().ok()).unwrap_or_default();
             let (content_type, protocol, codec) =
                 content_type(given).filter(|(_, protocol, _)| serves(*protocol, kind)).ok_or_else(unsupported)?;
             Ok(Asked { protocol, codec, content_type, gzip: false, http1, get: None })
         }
         HttpMethod::GET | HttpMethod::HEAD if get => {
-            let codec = match Query(parts.uri.query()).value("encoding").as_deref() {
+            let codec = match Query::of(request.uri()).value("encoding").as_deref() {
                 Some("json") => Codec::Json,
                 Some("proto") => Codec::Proto,
                 _ => return Err(unsupported()),
             };
             let content_type = if codec == Codec::Json { "application/json" } else { "application/proto" };
             let get = Get {
-                head: parts.method == HttpMethod::HEAD,
-                if_none_match: parts.headers.get(header::IF_NONE_MATCH).cloned(),
+                head: request.method() == HttpMethod::HEAD,
+                if_none_match: request.headers().get(header::IF_NONE_MATCH).cloned(),
             };
             Ok(Asked { protocol: Protocol::Connect, codec, content_type, gzip: false, http1, get: Some(get) })
         }
@@ -244,14 +244,36 @@ fn unsupported() -> Box<Response<Body>> {
 }
 
 /// The call that a request makes. The request is read before anything is refused.
-async fn call(settings: &Settings, parts: &mut Parts, asked: &mut Asked, body: RequestBody) -> Result<Call, Status> {
+async fn call<'a>(
+    settings: &Settings,
+    request: &'a mut Request<RequestBody>,
+    asked: &mut Asked,
+) -> Result<Call<'a>, Status> {
     // The deadline is read first: it bounds the reading too.
     let head = match asked.protocol {
-        Protocol::Grpc | Protocol::GrpcWeb { .. } => grpc::head(&parts.headers),
-        Protocol::Connect | Protocol::ConnectStream => connect::head(&parts.headers, asked),
+        Protocol::Grpc | Protocol::GrpcWeb { .. } => grpc::head(request.headers()),
+        Protocol::Connect | Protocol::ConnectStream => connect::head(request.headers(), asked),
     };
     let deadline = head.as_ref().ok().and_then(|head| head.timeout);
-    let mut reading = pin!(read(body, settings.request_limit));
+    let read = read_in_time(request.body_mut(), settings.request_limit, deadline).await;
+    let head = head?;
+    let body = read.map_err(Refusal::status)?;
+    asked.gzip = head.gzip_out;
+    let limit = settings.request_limit;
+    let message = match asked.protocol {
+        Protocol::Connect if asked.get.is_some() => connect::message_of_query(&Query::of(request.uri()), asked, limit)?,
+        Protocol::Connect => connect::message(body, head.gzip_in, limit)?,
+        Protocol::GrpcWeb { text: true } => grpc::message_of_text(&body, head.gzip_in, limit)?,
+        _ => super::message::only_message(&body, head.gzip_in, limit)?,
+    };
+    let query = asked.get.is_some().then(|| request.uri().query().unwrap_or_default());
+    let headers = request.headers();
+    Ok(Call { codec: asked.codec, message, headers, timeout: head.timeout, gzip: asked.gzip, query, closing: None })
+}
+
+/// The whole body of a request, within the client's deadline and ours.
+async fn read_in_time(body: &mut RequestBody, limit: usize, deadline: Option<Duration>) -> Result<Bytes, Refusal> {
+    let mut reading = pin!(read(body, limit));
     // Nearly all requests are here with their head: no clock is looked at for those.
     let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
@@ -260,24 +282,11 @@ async fn call(settings: &Settings, parts: &mut Parts, asked: &mut Asked, body: R
             None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
         },
     };
-    let read = if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read };
-    let head = head?;
-    let body = read.map_err(Refusal::status)?;
-    asked.gzip = head.gzip_out;
-    let limit = settings.request_limit;
-    let message = match asked.protocol {
-        Protocol::Connect if asked.get.is_some() => connect::message_of_query(&Query(parts.uri.query()), asked, limit)?,
-        Protocol::Connect => connect::message(body, head.gzip_in, limit)?,
-        Protocol::GrpcWeb { text: true } => grpc::message_of_text(&body, head.gzip_in, limit)?,
-        _ => super::message::only_message(&body, head.gzip_in, limit)?,
-    };
-    let query = asked.get.is_some().then(|| parts.uri.query().unwrap_or_default().to_owned());
-    let headers = std::mem::take(&mut parts.headers);
-    Ok(Call { codec: asked.codec, message, headers, timeout: head.timeout, gzip: asked.gzip, query, closing: None })
+    if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read }
 }
 
 /// Calls the service, within the client's deadline.
-async fn run<S: Service>(service: &S, method: S::Method, call: Call) -> Result<Reply, Failure> {
+async fn run<S: Service>(service: &S, method: S::Method, call: Call<'_>) -> Result<Reply, Failure> {
     let Some(left) = call.timeout else { return service.call(method, call).await };
     match timeout(left, service.call(method, call)).await {
         Ok(result) => result,

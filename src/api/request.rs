@@ -119,7 +119,7 @@ fn takes_gzip(list: &str) -> bool {
 }
 
 /// The whole body of a request, in its envelope if it has one.
-pub async fn read(mut body: RequestBody, limit: usize) -> Result<Bytes, Refusal> {
+pub async fn read(body: &mut RequestBody, limit: usize) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
     loop {
@@ -147,11 +147,11 @@ pub async fn read(mut body: RequestBody, limit: usize) -> Result<Bytes, Refusal>
 }
 
 /// Reads what is left of a request that is refused, within bounds.
-pub async fn discard_in_time(body: RequestBody) {
+pub async fn discard_in_time(body: &mut RequestBody) {
     let _ = timeout(COMPLETE_WITHIN, discard(body)).await;
 }
 
-async fn discard(mut body: RequestBody) {
+async fn discard(body: &mut RequestBody) {
     let mut left = DISCARD;
     while let Some(Ok(frame)) = body.frame().await {
         let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };

@@ -38,24 +38,24 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn method(&self, path: &str) -> Option<(Self::Method, MethodKind)>;
 
     /// Answers a call.
-    fn call(&self, method: Self::Method, call: Call) -> impl Future<Output = Result<Reply, Failure>> + Send;
+    fn call(&self, method: Self::Method, call: Call<'_>) -> impl Future<Output = Result<Reply, Failure>> + Send;
 }
 
 /// A call, apart from its protocol.
 #[derive(Debug)]
-pub struct Call {
+pub struct Call<'a> {
     /// How its message is encoded, and the reply is to be.
     pub codec: Codec,
     /// The message, not compressed.
     pub message: Bytes,
     /// The headers of the request.
-    pub headers: HeaderMap,
+    pub headers: &'a HeaderMap,
     /// How long the client waits. The caller of the service ends the call then.
     pub timeout: Option<Duration>,
     /// Whether the client takes a message that is compressed with gzip.
     pub gzip: bool,
     /// The query, where the message came by GET.
-    pub query: Option<String>,
+    pub query: Option<&'a str>,
     /// Turns true when the connection is about to end: streams end then. `None` where nobody ends it.
     pub closing: Option<watch::Receiver<bool>>,
 }

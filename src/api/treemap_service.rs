@@ -57,7 +57,7 @@ impl Method {
         }
     }
 
-    fn fields(self, call: &Call) -> Result<Fields, String> {
+    fn fields(self, call: &Call<'_>) -> Result<Fields, String> {
         let message = &call.message[..];
         if call.codec == Codec::Json {
             return json::read_request(
@@ -101,7 +101,7 @@ impl Service for Treemap {
         Some((method, MethodKind { server_stream, no_side_effects: !server_stream }))
     }
 
-    async fn call(&self, method: Method, call: Call) -> Result<Reply, Failure> {
+    async fn call(&self, method: Method, call: Call<'_>) -> Result<Reply, Failure> {
         let unreadable = |problem| Status::invalid_argument(format!("unmarshal message: {problem}"));
         let fields = method.fields(&call).map_err(unreadable)?;
         let request = match method {
@@ -152,7 +152,8 @@ pub fn freshness(answer: &Answer) -> HeaderMap {
     static LAST_REFRESHED: HeaderName = HeaderName::from_static("treemap-last-refreshed");
     static STALE: HeaderName = HeaderName::from_static("treemap-stale");
     let model = answer.model();
-    let mut headers = HeaderMap::with_capacity(6);
+    // Room for those that the protocols add, so that the map never grows.
+    let mut headers = HeaderMap::with_capacity(12);
     headers.insert(&PERIOD, HeaderValue::from_static(answer.period().name()));
     headers.insert(&VERSION, model.version.clone());
     for (name, value) in [(&DATA_DATE, &model.data_date), (&LAST_REFRESHED, &model.last_refreshed)] {

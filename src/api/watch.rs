@@ -43,7 +43,7 @@ enum Next {
 }
 
 /// The messages for a client that has `version`, until its connection ends or its deadline passes.
-pub fn treemaps(treemap: Treemap, request: Request, version: String, call: Call) -> MessageStream {
+pub fn treemaps(treemap: Treemap, request: Request, version: String, call: Call<'_>) -> MessageStream {
     let now = Instant::now();
     let watch = Watch {
         published: treemap.read_model.subscribe(),

@@ -30,10 +30,11 @@ impl Serve {
                 _ = interrupt.recv() => Stop::Now,
             }
         };
-        // Signals that would end the process without a drain: certificates are read again by themselves.
-        let ignored = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()];
+        let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+        // Signals that would end the process without a drain.
+        let ignored = [SignalKind::user_defined1(), SignalKind::user_defined2()];
         let ignored = ignored.into_iter().map(signal).collect::<Result<Vec<_>, _>>();
-        let _ignored = ignored.context("cannot handle SIGHUP, SIGUSR1 and SIGUSR2")?;
+        let _ignored = ignored.context("cannot handle SIGUSR1 and SIGUSR2")?;
         let (say_stop, stop) = oneshot::channel();
         let signals = async {
             let _ = say_stop.send(next().await);
@@ -41,8 +42,8 @@ impl Serve {
         };
         let app = App::build(config, telemetry.is_tracing()).await?;
         tokio::select! {
-            ran = app.run_until(async { stop.await.unwrap_or(Stop::Now) }) => ran.map(|()| ExitCode::SUCCESS),
-            never = telemetry.tell_dropped() => match never {},
+            ran = app.run_until(async { stop.await.unwrap_or(Stop::Now) }, hangup) => ran.map(|()| ExitCode::SUCCESS),
+            never = telemetry.count_dropped() => match never {},
             _ = signals => bail!("stopped by a second signal: calls in flight were cut"),
         }
     }

@@ -3,10 +3,10 @@
 use std::{fmt, fs, path::PathBuf};
 
 use super::Problems;
-use crate::postgres::url::DatabaseUrl;
+use crate::postgres::{current::Databases, url::DatabaseUrl};
 
 /// The database: shared by every command that connects to Postgres.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct DatabaseArgs {
     /// The connection string: `postgres://user:password@host:5432/database` or `host=... user=... dbname=...`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
@@ -16,9 +16,18 @@ pub struct DatabaseArgs {
     database_url_file: Option<PathBuf>,
 }
 
+/// The databases of `treemap serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DatabasesArgs {
+    #[command(flatten)]
+    queries: DatabaseArgs,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
 /// The connection for LISTEN.
-#[derive(Debug, clap::Args)]
-pub struct ListenArgs {
+#[derive(Debug, Clone, clap::Args)]
+struct ListenArgs {
     /// A direct or session-mode connection for LISTEN, needed when `DATABASE_URL` uses a transaction pooler
     #[arg(long, env = "LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     listen_database_url: Option<Secret>,
@@ -46,10 +55,12 @@ impl fmt::Debug for Secret {
 impl DatabaseArgs {
     /// The database. Fails when the connection string is missing, set twice, or invalid.
     pub fn check(&self) -> Result<DatabaseUrl, Problems> {
-        Problems::or(|problems| problems.note(self.read()))
+        let url = Problems::or(|problems| problems.note(self.read()))?;
+        warn_unverified("DATABASE_URL", &url);
+        Ok(url)
     }
 
-    pub(super) fn read(&self) -> Result<DatabaseUrl, String> {
+    fn read(&self) -> Result<DatabaseUrl, String> {
         url_of("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())?.ok_or_else(|| {
             "DATABASE_URL is not set; expected postgres://user:password@host:5432/database, \
              in the environment, with --database-url, or in a file named by DATABASE_URL_FILE"
@@ -58,9 +69,37 @@ impl DatabaseArgs {
     }
 }
 
-impl ListenArgs {
-    pub(super) fn read(&self) -> Result<Option<DatabaseUrl>, String> {
-        url_of("LISTEN_DATABASE_URL", self.listen_database_url.as_ref(), self.listen_database_url_file.as_ref())
+impl DatabasesArgs {
+    /// Reads both, now. Fails with all that is wrong.
+    pub fn read(&self) -> Result<Databases, Problems> {
+        Problems::or(|problems| self.note(problems))
+    }
+
+    /// Whether any of them is given.
+    pub(super) fn is_set(&self) -> bool {
+        let Self { queries, listen } = self;
+        let texts = [&queries.database_url, &listen.listen_database_url];
+        let files = [&queries.database_url_file, &listen.listen_database_url_file];
+        texts.iter().any(|text| text.as_ref().is_some_and(|text| !text.0.trim().is_empty()))
+            || files.iter().any(|file| file.is_some())
+    }
+
+    pub(super) fn note(&self, problems: &mut Problems) -> Option<Databases> {
+        let ListenArgs { listen_database_url, listen_database_url_file } = &self.listen;
+        let queries = problems.note(self.queries.read());
+        let listen = url_of("LISTEN_DATABASE_URL", listen_database_url.as_ref(), listen_database_url_file.as_ref());
+        let (listen, queries) = (problems.note(listen)?, queries?);
+        Some(Databases { listen: listen.unwrap_or_else(|| queries.clone()), queries })
+    }
+}
+
+/// Says it when any server that answers would be trusted.
+pub(super) fn warn_unverified(setting: &str, url: &DatabaseUrl) {
+    if url.is_unverified() {
+        tracing::warn!(
+            "{setting} says sslmode=require: the connection is encrypted, but any server is trusted; sslmode=verify-full \
+             verifies it, with sslrootcert=FILE for a CA of your own"
+        );
     }
 }
 
@@ -73,12 +112,5 @@ fn url_of(setting: &str, text: Option<&Secret>, file: Option<&PathBuf>) -> Resul
         (None, Some(file)) => fs::read_to_string(file)
             .map_err(|error| format!("{setting}_FILE names {}, which cannot be read: {error}", file.display()))?,
     };
-    let url = DatabaseUrl::parse(&text).map_err(|problem| format!("{setting} {problem}"))?;
-    if url.is_unverified() {
-        tracing::warn!(
-            "{setting} says sslmode=require: the connection is encrypted, but any server is trusted; sslmode=verify-full \
-             verifies it, with sslrootcert=FILE for a CA of your own"
-        );
-    }
-    Ok(Some(url))
+    DatabaseUrl::parse(&text).map(Some).map_err(|problem| format!("{setting} {problem}"))
 }

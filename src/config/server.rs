@@ -1,7 +1,7 @@
 //! How `treemap serve` serves its clients: addresses, TLS, limits, stopping.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::PathBuf,
     time::Duration,
 };
@@ -128,14 +128,18 @@ impl ListenAddress {
     /// Fails with the name of the setting and the expected value.
     pub fn read(&self) -> Result<SocketAddr, String> {
         const DEFAULT: &str = "127.0.0.1:50051";
-        if let Some(given) = &self.listen_addr {
+        // A variable that is set to nothing is not set.
+        if let Some(given) = self.listen_addr.as_ref().filter(|given| !given.trim().is_empty()) {
             return address("TREEMAP_LISTEN_ADDR", given, DEFAULT);
         }
         match std::env::var("PORT").ok().filter(|port| !port.trim().is_empty()) {
             Some(port) => {
                 let port =
                     port.trim().parse().map_err(|_| format!("PORT is {port:?}; expected a number from 0 to 65535"))?;
-                Ok((Ipv4Addr::UNSPECIFIED, port).into())
+                // Where the machine has IPv6, its address stands for both.
+                let ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+                let all = if ipv6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+                Ok((all, port).into())
             }
             None => address("TREEMAP_LISTEN_ADDR", DEFAULT, DEFAULT),
         }

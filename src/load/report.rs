@@ -259,7 +259,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        // `make soak` asks for more of them.
+        #![proptest_config(ProptestConfig::with_cases(
+            std::env::var("TREEMAP_DAMAGED_REPORTS").ok().and_then(|number| number.parse().ok()).unwrap_or(2_000)
+        ))]
 
         #[test]
         fn a_damaged_report_is_read_whole_or_refused_with_a_reason(

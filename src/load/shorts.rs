@@ -20,7 +20,7 @@ use crate::postgres::Session;
 
 /// The size of a batch in bytes: large enough that commits cost little, small enough that memory use stays low.
 const BATCH: usize = 4 << 20;
-/// A day with fewer than one row for this many of the day before is told of.
+/// A day with fewer than one row for this many of the day before is reported.
 const FEW: usize = 2;
 /// A batch takes a fraction of a second, unless another session holds a lock.
 const BOUND: Duration = Duration::from_secs(120);

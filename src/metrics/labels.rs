@@ -154,3 +154,13 @@ label! {
         Failed = "failed",
     }
 }
+
+label! {
+    /// How a write of the model file ended.
+    FileWrite {
+        /// The file holds the newest model.
+        Written = "written",
+        /// The file is as it was.
+        Failed = "failed",
+    }
+}

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Connect;
-use futures_util::future::BoxFuture;
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_postgres::{Client, Config, Connection, Error, Socket, tls::MakeTlsConnect};
+use tokio_postgres::{Client, Connection, Error, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -31,7 +29,7 @@ pub async fn connect(url: &DatabaseUrl, doing: &'static str) -> Result<(Client, 
 }
 
 /// The same without a time limit on the last host: the caller sets it.
-async fn first_of(url: &DatabaseUrl) -> Result<(Client, Wire), Error> {
+pub async fn first_of(url: &DatabaseUrl) -> Result<(Client, Wire), Error> {
     let hosts = url.hosts();
     let share = CONNECT_WITHIN / u32::try_from(hosts.len()).unwrap_or(u32::MAX);
     let (last, others) = hosts.split_last().expect("a connection string without a host is refused");
@@ -43,15 +41,6 @@ async fn first_of(url: &DatabaseUrl) -> Result<(Client, Wire), Error> {
         }
     }
     last.connect(url.tls().clone()).await
-}
-
-impl Connect for DatabaseUrl {
-    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
-        Box::pin(async {
-            let (client, connection) = first_of(self).await?;
-            Ok((client, drive(connection)))
-        })
-    }
 }
 
 /// Polls a connection for as long as its client lives. When it breaks, the statement that runs on it fails.

@@ -2,7 +2,10 @@
 //!
 //! The default is stricter than libpq's: without `sslmode`, it encrypts only if the server can, and verifies nothing.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -65,6 +68,12 @@ impl Settings {
             None if local && self.roots.is_none() => Mode::Disable,
             None => Mode::VerifyFull,
         })
+    }
+
+    /// The files that are named.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let roots = self.roots.as_deref().filter(|roots| *roots != "system").map(Path::new);
+        [roots, self.certificate.as_deref(), self.key.as_deref()].into_iter().flatten()
     }
 
     /// The rustls configuration for `mode`. Reads the files now.

@@ -3,8 +3,9 @@
 mod host;
 mod text;
 
-use std::fmt;
+use std::{fmt, fs};
 
+use sha2::{Digest, Sha256};
 use tokio_postgres::{
     Config,
     config::{SslNegotiation, TargetSessionAttrs},
@@ -22,6 +23,8 @@ pub struct DatabaseUrl {
     tls: MakeRustlsConnect,
     mode: Mode,
     target: String,
+    /// Of the text, and of the files that it names.
+    digest: [u8; 32],
 }
 
 /// What other libraries read in a connection string, and has no meaning here: statements are unnamed anyway, and the pool
@@ -95,6 +98,9 @@ impl DatabaseUrl {
         let hosts = Host::list(names.as_deref(), addresses.as_deref(), ports.as_deref())?;
         let mode = tls.mode(hosts.iter().all(Host::is_local))?;
         let direct = common.get_ssl_negotiation() == SslNegotiation::Direct;
+        let digest = tls.files().fold(Sha256::new().chain_update(text), |digest, file| {
+            digest.chain_update([0]).chain_update(fs::read(file).unwrap_or_default())
+        });
         let client = tls.client(mode, direct)?;
         let mut target: Vec<_> = hosts.iter().map(|host| format!("{}:{}", host.name(), host.port)).collect();
         target.dedup();
@@ -104,7 +110,13 @@ impl DatabaseUrl {
             hosts: hosts.iter().map(|host| host.config(common.clone(), mode)).collect(),
             tls: MakeRustlsConnect::new(client),
             mode,
+            digest: digest.finalize().into(),
         })
+    }
+
+    /// Whether text and files are the same as those of `other`.
+    pub fn same(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 
     /// What the driver connects with, host by host.

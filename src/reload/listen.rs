@@ -19,6 +19,7 @@ use crate::{
     postgres::{
         Db, Session,
         connect::{Wire, connect},
+        current::Current,
         error::{DbError, Kind},
         url::DatabaseUrl,
     },
@@ -40,10 +41,10 @@ const NOT_DELIVERING: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Listens for ever, and wakes `changed` after each notification, at each new start, and when the connection is
-/// lost: what happens in between is not received. `url` has to be that of a primary: a standby has no notifications.
+/// lost: what happens in between is not received. `database` has to be a primary: a standby has no notifications.
 /// `primary` is where our own are sent.
 pub async fn listen(
-    url: DatabaseUrl,
+    mut database: Current,
     primary: Db,
     changed: Arc<Notify>,
     mut failures: FailureLog,
@@ -53,12 +54,20 @@ pub async fn listen(
     let log = |words: &str| tracing::warn!("LISTEN does not work; polling for refreshes: {words}");
     loop {
         failures.attempt(log);
-        let end = session(&url, &primary, &changed, || {
+        let url = database.url();
+        let session = session(&url, &primary, &changed, || {
             metrics.listener_up.set(1);
             backoff.reset();
             failures.succeeded()
-        })
-        .await;
+        });
+        let end = tokio::select! {
+            end = session => end,
+            () = database.changed() => {
+                // Another session begins at once, and looks for what was missed.
+                metrics.listener_up.set(0);
+                continue;
+            }
+        };
         metrics.listener_up.set(0);
         failures.failed(&end, log);
         let pause = match end.kind {

@@ -39,7 +39,7 @@ pub struct Admin {
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The connections to Postgres, by name.
-    pub pools: [(&'static str, Db); 2],
+    pub pools: Vec<(&'static str, Db)>,
 }
 
 /// Answers on `listener` for ever.
@@ -111,13 +111,15 @@ impl Admin {
     }
 
     fn metrics(&self, format: Format) -> String {
-        let pools = self.pools.each_ref().map(|(name, db)| {
+        let pool = |(name, db): &(&'static str, Db)| {
             let (all, idle) = db.connections();
             (*name, all, idle)
-        });
+        };
+        let pools: Vec<_> = self.pools.iter().map(pool).collect();
         let model = self.read_model.current();
         let state = State {
             model: model.as_deref(),
+            of_file: self.read_model.is_of_file(),
             calls_in_flight: self.calls.in_flight(),
             watchers: self.calls.watchers(),
             pools: &pools,

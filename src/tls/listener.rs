@@ -4,7 +4,6 @@ use std::{
     fs,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -13,9 +12,6 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 
 use super::{certificates, private_key, provider};
-
-/// How often the files are looked at. Certificates are renewed weeks before they expire.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The files.
 #[derive(Debug, Clone)]
@@ -50,16 +46,8 @@ impl Tls {
         TlsAcceptor::from(self.current.load_full())
     }
 
-    /// Reads the files again whenever they change, for ever.
-    pub async fn keep_current(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            self.look();
-        }
-    }
-
     /// Reads the files again if they have changed. If they cannot be used, that is logged once, and the old configuration stays.
-    fn look(&self) {
+    pub fn look(&self) {
         let now = self.files.digest();
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

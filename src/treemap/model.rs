@@ -66,6 +66,11 @@ impl Model {
             .map(|period| (period.name(), self.lists[list_index(period, ViewMode::CurrentChange)].stocks()))
     }
 
+    /// The industries of a period, by name.
+    pub fn industries(&self, period: Period) -> &[Industry] {
+        &self.industries[period.index()]
+    }
+
     /// Stocks over all lists.
     pub fn stocks(&self) -> usize {
         self.lists.iter().map(List::stocks).sum()

@@ -1,6 +1,12 @@
 //! Which model is current. Swapped as a whole; until the first one is there, requests wait for it.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
@@ -13,6 +19,7 @@ pub struct ReadModel {
     current: ArcSwapOption<Model>,
     first_load: watch::Sender<FirstLoad>,
     published: watch::Sender<()>,
+    of_file: AtomicBool,
 }
 
 /// How far the first load has come. Until it has ended either way, requests wait for it.
@@ -30,6 +37,7 @@ impl Default for ReadModel {
             current: ArcSwapOption::empty(),
             first_load: watch::Sender::new(FirstLoad::Running),
             published: watch::Sender::new(()),
+            of_file: AtomicBool::new(false),
         }
     }
 }
@@ -55,6 +63,22 @@ impl ReadModel {
 
     /// Makes `model` the current one. Answers that are being written go on with the one they have.
     pub fn publish(&self, model: Model) {
+        self.of_file.store(false, Ordering::Relaxed);
+        self.replace(model);
+    }
+
+    /// The same for one that was read from a file: the database may know better.
+    pub fn publish_of_file(&self, model: Model) {
+        self.of_file.store(true, Ordering::Relaxed);
+        self.replace(model);
+    }
+
+    /// Whether the current model was read from a file.
+    pub fn is_of_file(&self) -> bool {
+        self.of_file.load(Ordering::Relaxed)
+    }
+
+    fn replace(&self, model: Model) {
         self.current.store(Some(Arc::new(model)));
         self.first_load.send_replace(FirstLoad::Done);
         self.published.send_replace(());

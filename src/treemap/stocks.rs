@@ -40,9 +40,9 @@ impl Stock {
 pub struct Industry {
     /// Its name.
     pub name: String,
-    stocks: Vec<Stock>,
+    pub(super) stocks: Vec<Stock>,
     /// For each view mode, the places of its stocks in rank order, and how many there are without any limit.
-    ranks: [(Vec<usize>, usize); ViewMode::ALL.len()],
+    pub(super) ranks: [(Vec<usize>, usize); ViewMode::ALL.len()],
 }
 
 impl Industry {
@@ -88,9 +88,15 @@ impl Builder {
     }
 
     /// The industries; `digest` takes in what the lists do not have.
-    pub fn build(self, digest: &mut Sha256) -> Vec<Industry> {
+    pub fn build(mut self, digest: &mut Sha256) -> Vec<Industry> {
+        // One that only the second view mode has came last.
+        self.industries.sort_by(|one, other| one.name.cmp(&other.name));
         for stock in self.industries.iter().flat_map(|industry| &industry.stocks) {
-            digest.update(format!("{}\0{}\0{}\0", stock.name, stock.earliest.to_bits(), stock.reported));
+            digest.update(stock.name.len().to_le_bytes());
+            digest.update(&*stock.name);
+            digest.update(stock.earliest.to_bits().to_le_bytes());
+            digest.update(stock.reported.year().to_le_bytes());
+            digest.update(stock.reported.day_of_year().to_le_bytes());
         }
         self.industries
     }

@@ -100,17 +100,17 @@ async fn serve_connection<I>(service: Conformance, settings: Arc<Settings>, stre
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    serve_http(stream, move |request| {
+    serve_http(stream, move |mut request| {
         let (service, settings) = (service.clone(), settings.clone());
         async move {
             let Some(method) = service.method(request.uri().path()) else {
                 // As the server does it: a client that is still sending would see a broken pipe in place of the refusal.
-                discard_in_time(request.into_body()).await;
+                discard_in_time(request.body_mut()).await;
                 let mut response = http::Response::new(Body::empty());
                 *response.status_mut() = http::StatusCode::NOT_FOUND;
                 return response;
             };
-            serve(&service, &settings, method, request, || Ok(Place::default())).await.response
+            serve(&service, &settings, method, &mut request, || Ok(Place::default())).await.response
         }
     })
     .await;

@@ -55,7 +55,7 @@ impl Service for Conformance {
         Some((method, kind))
     }
 
-    async fn call(&self, method: Method, call: Call) -> Result<Reply, Failure> {
+    async fn call(&self, method: Method, call: Call<'_>) -> Result<Reply, Failure> {
         let kind = self.message(&format!("{}Request", method.name()));
         let request = decode(kind, &call).map_err(Status::invalid_argument)?;
         if method == Method::Unimplemented {
@@ -104,7 +104,7 @@ impl Conformance {
     }
 
     /// What was received, for the client to compare.
-    fn request_info(&self, request: &DynamicMessage, call: &Call) -> DynamicMessage {
+    fn request_info(&self, request: &DynamicMessage, call: &Call<'_>) -> DynamicMessage {
         let mut info = DynamicMessage::new(self.message("ConformancePayload.RequestInfo"));
         let names = call.headers.keys().map(|name| {
             let values = call.headers.get_all(name).iter();
@@ -117,7 +117,7 @@ impl Conformance {
             info.set_field_by_name("timeout_ms", Value::I64(milliseconds));
         }
         info.set_field_by_name("requests", Value::List(vec![Value::Message(self.any(request))]));
-        if let Some(query) = &call.query {
+        if let Some(query) = call.query {
             let mut get = DynamicMessage::new(self.message("ConformancePayload.ConnectGetInfo"));
             let parameters = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| {
                 let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
@@ -162,7 +162,7 @@ impl Conformance {
     }
 }
 
-fn decode(kind: MessageDescriptor, call: &Call) -> Result<DynamicMessage, String> {
+fn decode(kind: MessageDescriptor, call: &Call<'_>) -> Result<DynamicMessage, String> {
     match call.codec {
         Codec::Proto => DynamicMessage::decode(kind, &call.message[..]).map_err(|error| error.to_string()),
         Codec::Json => {

@@ -1,14 +1,18 @@
 //! Runs the examples of the documentation and of the deployment files.
 
-use std::process::{Command, Output};
+use std::{
+    collections::BTreeSet,
+    process::{Command, Output},
+};
 
 use crate::support::{
     cluster::{OwnCluster, PASSWORD, cluster, program},
     database::Database,
     docs,
     pooler::Pooler,
-    server::Server,
+    server::{Server, ready},
     treemap::{command, run, treemap},
+    web::Web,
 };
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/refresh-materialized-views.sh");
@@ -196,5 +200,80 @@ fn completions_and_the_manual_page_name_every_command_and_show_no_secret() {
         // `run` fails when it finds the password in the output.
         let arguments: Vec<_> = line.split(' ').collect();
         run(command(&arguments).env("DATABASE_URL", PASSWORD)).succeeds().prints(&words);
+    }
+}
+
+#[test]
+fn the_systemd_unit_is_sound_and_confined() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("treemap.service");
+    // The program has to exist.
+    let unit = docs::file("deploy/systemd/treemap.service");
+    std::fs::write(&file, unit.replace("/usr/local/bin/treemap", env!("CARGO_BIN_EXE_treemap"))).unwrap();
+    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&file).output();
+    let Ok(ran) = analyze(&["verify", "--man=no"]) else {
+        let debian = std::path::Path::new("/etc/debian_version").exists();
+        assert!(!debian, "systemd-analyze is not installed; make test installs it");
+        return eprintln!("this machine has no systemd-analyze; not tested");
+    };
+    // An unknown key is only a warning, with exit code 0. Other units of this machine may have warnings too.
+    let warnings = text(&ran.stderr);
+    assert!(ran.status.success() && !warnings.contains("treemap.service"), "{warnings}");
+    // In tenths: it is 1.1 with systemd 252, and each version of systemd counts a little differently.
+    let ran = analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"]).unwrap();
+    assert!(ran.status.success(), "{}{}", text(&ran.stdout), text(&ran.stderr));
+}
+
+/// The settings of the server in a manifest, as flags; without its addresses.
+fn settings_of(manifest: &str) -> Vec<String> {
+    let setting = |line: &str| {
+        let (name, value) =
+            line.trim().strip_prefix("- { name: TREEMAP_")?.strip_suffix(" }")?.split_once(", value: ")?;
+        Some((format!("--{}", name.to_lowercase().replace('_', "-")), value.trim_matches('"').to_owned()))
+    };
+    let settings = docs::file(manifest).lines().filter_map(setting).collect::<Vec<_>>();
+    settings.into_iter().filter(|(name, _)| !name.ends_with("-addr")).flat_map(|(name, value)| [name, value]).collect()
+}
+
+#[tokio::test]
+async fn with_the_settings_for_cloud_run_probes_are_answered_and_the_drain_fits_its_ten_seconds() {
+    let settings = settings_of("deploy/cloudrun/service.yaml");
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let seconds = |name: &str| -> u32 {
+        let value = settings[settings.iter().position(|setting| *setting == name).unwrap() + 1];
+        value.strip_suffix('s').unwrap().parse().unwrap()
+    };
+    assert!(seconds("--drain-delay") + seconds("--drain-timeout") < 10);
+    let (_database, mut server) = ready(&settings).await;
+    // Its probes speak HTTP/1.1; what comes through its proxy is HTTP/2.
+    let health = Web::new("GET", "/health");
+    assert_eq!(health.http1(&server.addr).await.status, 200);
+    assert_eq!(health.http2(&server.addr).await.status, 200);
+    server.signal("TERM");
+    assert!(server.wait_for_exit().await.success());
+}
+
+#[test]
+fn the_deployment_files_name_only_settings_that_exist() {
+    let settings = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|letter: char| !letter.is_ascii_uppercase() && letter != '_');
+        let is_setting = |word: &&str| word.starts_with("TREEMAP_") || word.contains("DATABASE_URL");
+        words.filter(is_setting).map(str::to_owned).collect()
+    };
+    let mut known = settings(&run(&mut command(&["serve", "--help"])).succeeds().stdout());
+    // Read by the build.
+    known.insert("TREEMAP_COMMIT".into());
+    for file in [
+        "Dockerfile",
+        "compose.yaml",
+        "deploy/cloudrun/service.yaml",
+        "deploy/cloudrun/refresh-job.yaml",
+        "deploy/kubernetes/deployment.yaml",
+        "deploy/kubernetes/migrate/job.yaml",
+        "deploy/systemd/treemap.service",
+    ] {
+        let used = settings(&docs::file(file));
+        let unknown: Vec<_> = used.difference(&known).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}, which treemap serve --help does not have");
     }
 }

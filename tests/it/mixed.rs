@@ -210,3 +210,38 @@ async fn no_call_of_any_protocol_fails_while_replicas_are_restarted() {
     }
     load.assert_none_failed().await;
 }
+
+#[tokio::test]
+async fn no_call_of_any_protocol_fails_while_three_replicas_are_restarted_and_postgres_is_down() {
+    let own = OwnCluster::start(&[]);
+    let database = Database::with_sample_in(&own);
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |replica: usize| {
+        let file = folder.path().join(replica.to_string()).display().to_string();
+        let server = Server::start_with(&database.url(), &["--drain-delay", "1s", "--model-file", &file]).await;
+        server.wait_until_ready().await;
+        eventually("its model file is there", async || std::path::Path::new(&file).exists().then_some(())).await;
+        server
+    };
+    let mut replicas = vec![start(0).await, start(1).await, start(2).await];
+    let addresses = |replicas: &[Server]| replicas.iter().map(|server| server.addr.clone()).collect::<Vec<_>>();
+    let load = Load::start(addresses(&replicas));
+    own.kill();
+    for replica in 0..3 {
+        let mut old = replicas.remove(0);
+        *load.ready.lock().unwrap() = addresses(&replicas);
+        old.signal("TERM");
+        assert!(old.wait_for_exit().await.success());
+        replicas.push(start(replica).await);
+        assert_eq!(replicas[2].metric("treemap_model_of_file").await, 1.0);
+        *load.ready.lock().unwrap() = addresses(&replicas);
+    }
+    load.assert_none_failed().await;
+    own.start_again();
+    for server in &replicas {
+        eventually("the database's model serves", async || {
+            (server.metric("treemap_model_of_file").await == 0.0).then_some(())
+        })
+        .await;
+    }
+}

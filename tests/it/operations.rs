@@ -15,15 +15,23 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, ServerTlsConfig, server::TcpIncoming},
+};
 
-use crate::support::{
-    cluster::free_port,
-    database::Database,
-    docs, eventually,
-    raw::{self, Raw},
-    server::{Server, get},
-    treemap,
+use crate::{
+    support::{
+        cluster::{OwnCluster, free_port},
+        database::Database,
+        docs, eventually,
+        outage::refresh_and_wait,
+        raw::{self, Raw},
+        server::{Server, get},
+        treemap,
+        web::Web,
+    },
+    tls::Authority,
 };
 
 #[tokio::test]
@@ -182,10 +190,11 @@ async fn the_metrics_count_calls_refreshes_and_reloads() {
 }
 
 #[tokio::test]
-async fn every_metric_of_the_alerts_and_the_dashboard_exists_and_is_documented() {
+async fn every_metric_is_documented_and_shown_and_the_alerts_use_no_other() {
     let database = Database::with_sample();
     let server = Server::ready(&database).await;
     get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+    assert_eq!(Web::new("GET", "/treemap.csv").http1(&server.addr).await.status, 200);
     let shown = server.admin_get("/metrics").await.1;
     let names: Vec<&str> =
         shown.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
@@ -200,12 +209,13 @@ async fn every_metric_of_the_alerts_and_the_dashboard_exists_and_is_documented()
         }
     }
     assert!(used > 20);
-    // The docs explain each metric.
-    let page = docs::file("docs/operations.md");
+    // The docs explain each metric, and the dashboard shows it.
+    let (page, dashboard) = (docs::file("docs/operations.md"), docs::file("deploy/grafana/treemap.json"));
     for line in shown.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = line.split(' ').next().unwrap();
         let name = name.strip_suffix("_total").or(name.strip_suffix("_info")).unwrap_or(name);
         assert!(page.contains(name), "docs/operations.md does not explain {name}");
+        assert!(dashboard.contains(name), "the dashboard does not show {name}");
     }
 }
 
@@ -325,18 +335,33 @@ impl TraceService for Collector {
     }
 }
 
+impl Collector {
+    /// Starts it, with TLS if that is given; gives its port too.
+    async fn start(tls: Option<ServerTlsConfig>) -> (Self, u16) {
+        let collector = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut server = tonic::transport::Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).unwrap();
+        }
+        let serving = server.add_service(TraceServiceServer::new(collector.clone()));
+        tokio::spawn(serving.serve_with_incoming(TcpIncoming::from(listener)));
+        (collector, port)
+    }
+
+    async fn wait_for(&self, name: &str) {
+        let arrived = async || self.0.lock().unwrap().iter().any(|span| span.name == name).then_some(());
+        eventually(&format!("the span {name:?} arrives"), arrived).await;
+    }
+}
+
 #[tokio::test]
 async fn a_call_is_a_span_in_the_trace_of_its_caller() {
-    let collector = Collector::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let serving = tonic::transport::Server::builder()
-        .add_service(TraceServiceServer::new(collector.clone()))
-        .serve_with_incoming(TcpIncoming::from(listener));
-    tokio::spawn(serving);
-
+    let (collector, port) = Collector::start(None).await;
     let database = Database::with_sample();
     let mut command = treemap::command(&[]);
+    let endpoint = format!("http://127.0.0.1:{port}");
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "100");
     let server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
     server.wait_until_ready().await;
@@ -361,10 +386,24 @@ async fn a_call_is_a_span_in_the_trace_of_its_caller() {
     assert_eq!(span.kind, 2, "server");
     let protocol = span.attributes.iter().find(|attribute| attribute.key == "treemap.protocol");
     assert!(format!("{:?}", protocol.unwrap().value).contains("grpc"), "{span:?}");
-    eventually("the load has its own span", async || {
-        collector.0.lock().unwrap().iter().any(|span| span.name == "load").then_some(())
-    })
-    .await;
+    // The load has its own.
+    collector.wait_for("load").await;
+}
+
+#[tokio::test]
+async fn a_trace_collector_with_tls_is_trusted_by_the_cas_of_the_system() {
+    let authority = Authority::new();
+    authority.sign("localhost");
+    let pem = |name: &str| std::fs::read(authority.file(name)).unwrap();
+    let identity = Identity::from_pem(pem("localhost.pem"), pem("localhost.key"));
+    let (collector, port) = Collector::start(Some(ServerTlsConfig::new().identity(identity))).await;
+    let database = Database::with_sample();
+    let mut command = treemap::command(&[]);
+    command.env("SSL_CERT_FILE", authority.file("ca.pem")).env("OTEL_BSP_SCHEDULE_DELAY", "100");
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://localhost:{port}"));
+    let server = Server::run(command, &database.url(), &["--refresh-schedule", "off"]).await;
+    server.wait_until_ready().await;
+    collector.wait_for("load").await;
 }
 
 #[tokio::test]
@@ -432,4 +471,36 @@ fn all_mistakes_in_the_flags_are_reported_together() {
         "TREEMAP_DRAIN_TIMEOUT is \"0s\"",
         "TREEMAP_POLL_INTERVAL is \"often\"",
     ]);
+}
+
+#[tokio::test]
+async fn after_sighup_a_rotated_password_is_used_and_a_wrong_file_changes_nothing() {
+    let own = OwnCluster::start(&[]);
+    let database = Database::with_sample_in(&own);
+    own.psql("postgres", "ALTER ROLE locked SUPERUSER");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let url = database.url_of("locked");
+    std::fs::write(file.path(), &url).unwrap();
+    let path = file.path().display().to_string();
+    let server = Server::start_with("", &["--database-url-file", &path, "--poll-interval", "100ms"]).await;
+    server.wait_for_log("listening for refreshes").await;
+
+    std::fs::write(file.path(), "s3cret and nothing else").unwrap();
+    server.signal("HUP");
+    server.wait_for_log("keeping the old connection string: DATABASE_URL is not a connection string").await;
+
+    own.psql("postgres", "ALTER ROLE locked PASSWORD 'an0ther'");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'locked'";
+    own.psql("postgres", end);
+    server.wait_for_log("password authentication failed").await;
+    let (begin, rest) = url.split_once("://locked:").unwrap();
+    let rest = rest.split_once('@').unwrap().1;
+    std::fs::write(file.path(), format!("{begin}://locked:an0ther@{rest}")).unwrap();
+    server.signal("HUP");
+    server.wait_for_log("read the connection string again: it has changed").await;
+    server.wait_for_log("the database answers again").await;
+    refresh_and_wait(&server, || database.refresh()).await;
+    server.signal("HUP");
+    server.wait_for_log("read the connection string again: it is the same as before").await;
+    assert!(!server.log().contains("s3cret") && !server.log().contains("an0ther"), "{}", server.log());
 }

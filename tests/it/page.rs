@@ -94,7 +94,7 @@ async fn a_hidden_tab_watches_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_and_comes_back_is_told_of_and_the_old_picture_stays_meanwhile() {
+async fn the_page_shows_that_the_server_is_away_or_back_and_keeps_the_old_picture_meanwhile() {
     let database = Database::with_sample();
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
@@ -115,7 +115,7 @@ async fn a_server_that_goes_away_and_comes_back_is_told_of_and_the_old_picture_s
 }
 
 #[tokio::test]
-async fn old_data_is_told_of() {
+async fn the_page_shows_that_the_data_is_old() {
     let (_database, server) = ready(&[]).await;
     Browser::start(&server.addr, "stale").succeeds().await;
 }

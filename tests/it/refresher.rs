@@ -329,6 +329,22 @@ fn the_log_keeps_a_thousand_rows_even_if_many_finished_at_once() {
 }
 
 #[tokio::test]
+async fn a_replica_whose_clock_is_a_day_ahead_is_refused_its_ticks_and_notices_changes_of_the_source() {
+    let database = Database::with_sample();
+    let arguments = ["--refresh-schedule", "* * * * * *", "--source-interval", "100ms", "--source-quiet", "100ms"];
+    let server = Server::with_clock("+1d", &[], &database.url(), &arguments).await;
+    server.wait_for_log("lies in the future").await;
+    database.psql(
+        "UPDATE shorts SET \"PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS\" = 42 \
+         WHERE \"DATE\" = '2023-12-29' AND \"PRODUCT_CODE\" = 'AAB'",
+    );
+    let changed = "mv_treemap_data WHERE current_short_position = 42";
+    eventually("the change is in the view", async || (database.count(changed) > 0).then_some(())).await;
+    server.wait_for_log("refreshed the view because its source has changed").await;
+    assert_eq!(database.count("treemap_refreshes WHERE tick IS NOT NULL"), 0);
+}
+
+#[tokio::test]
 async fn when_a_background_task_panics_the_server_logs_its_name_and_drains() {
     let database = Database::with_sample();
     let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use crate::support::{
     database::Database,
     eventually,
     server::{Server, get, stocks},
-    treemap::treemap,
+    treemap::{self, treemap},
 };
 
 #[tokio::test]
@@ -143,22 +143,24 @@ async fn the_server_stops_while_it_waits_for_the_database() {
 }
 
 #[tokio::test]
-async fn port_is_the_port_on_all_addresses_unless_an_address_is_set() {
+async fn port_is_the_port_on_all_addresses_where_no_address_is_set() {
     let database = Database::with_sample();
-    let start = async |port: &str, more: &[(&str, &str)]| {
-        let mut command = crate::support::treemap::command(&["serve", "--admin-addr", "127.0.0.1:0"]);
-        command.env("DATABASE_URL", database.url()).env("PORT", port).envs(more.iter().copied());
-        command.stderr(std::process::Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let lines = std::io::BufRead::lines(std::io::BufReader::new(process.stderr.take().unwrap()));
-        let first =
-            lines.map_while(Result::ok).find(|line| line.contains("listening on") || line.contains("PORT")).unwrap();
-        let _ = process.kill();
-        process.wait().unwrap();
-        first
-    };
-    let port = crate::support::cluster::free_port().to_string();
-    assert!(start(&port, &[]).await.contains(&format!("0.0.0.0:{port}")));
-    assert!(start(&port, &[("TREEMAP_LISTEN_ADDR", "127.0.0.1:0")]).await.contains("127.0.0.1:"));
-    assert!(start("http", &[]).await.contains("PORT is"));
+    let port = free_port().to_string();
+    for listen_addr in [None, Some(""), Some("127.0.0.1:0")] {
+        let mut command = treemap::command(&[]);
+        command.env("PORT", &port);
+        if let Some(listen_addr) = listen_addr {
+            command.env("TREEMAP_LISTEN_ADDR", listen_addr);
+        }
+        let server = Server::run_at(None, command, &database.url(), &[]).await;
+        let (host, at) = server.addr.rsplit_once(':').unwrap();
+        match listen_addr {
+            Some("127.0.0.1:0") => assert!(host == "127.0.0.1" && at != port, "{}", server.addr),
+            _ => assert!(["[::]", "0.0.0.0"].contains(&host) && at == port, "{}", server.addr),
+        }
+        assert!(tokio::net::TcpStream::connect(format!("127.0.0.1:{at}")).await.is_ok());
+    }
+    let mut command = treemap::command(&["serve"]);
+    command.env("PORT", "http").env("DATABASE_URL", database.url());
+    treemap::run(&mut command).exits(1).prints(&["PORT is \"http\"; expected a number"]);
 }

@@ -1,26 +1,36 @@
 //! No client, file or log reader costs more than its share.
 
 use std::{
-    process::Stdio,
+    fs,
+    io::{BufRead, BufReader, PipeReader, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use futures_util::stream::pending;
+use http::uri::PathAndQuery;
+use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use tonic::{Code, transport::Endpoint};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic::{Code, client::Grpc, transport::Endpoint};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_client::ServerReflectionClient};
 
 use crate::support::{
-    cluster::free_port,
+    PATIENCE,
+    cluster::{Owner, free_port},
     database::Database,
     eventually,
-    files::Reports,
+    files::{Reports, name},
     outage::Calls,
-    raw::{DATA, END_HEADERS, HEADERS, Raw, frame, request_headers},
-    server::{Server, ready},
+    raw::{DATA, END_HEADERS, GET_TREEMAP, HEADERS, Raw, frame, headers_of},
+    server::{Server, get, ready},
     treemap::{command, run, treemap},
 };
 
@@ -34,10 +44,7 @@ async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
         for _ in 0..20 {
             let mut raw = Raw::handshake(&server.addr, &[]).await;
             for stream in 0..100 {
-                // The path given last is the one that counts here: headers are written by hand.
-                let headers = request_headers(&[]);
-                let headers = replaced(&headers, path);
-                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers)).await;
+                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers_of(path, &[]))).await;
                 let head = [0, 0, 0x40, 0, 0];
                 raw.send(&frame(DATA, 0, 2 * stream + 1, &[&head[..], &[0; 600]].concat())).await;
             }
@@ -48,11 +55,27 @@ async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
     calls.assert_none_failed().await;
 }
 
-/// The headers of a request with another path.
-fn replaced(headers: &[u8], path: &str) -> Vec<u8> {
-    let old = crate::support::raw::GET_TREEMAP.as_bytes();
-    let at = headers.windows(old.len()).position(|window| window == old).unwrap();
-    [&headers[..at - 1], &[u8::try_from(path.len()).unwrap()], path.as_bytes(), &headers[at + old.len()..]].concat()
+#[tokio::test]
+async fn requests_that_are_never_complete_are_few_in_all_and_others_are_answered_beside_them() {
+    let (_database, server) = ready(&[]).await;
+    let calls = Calls::start(&server.client().await);
+    let before = server.memory_mib();
+    let mut attackers = Vec::new();
+    for path in ["/grpc.health.v1.Health/Check", GET_TREEMAP] {
+        for _ in 0..50 {
+            let mut raw = Raw::handshake(&server.addr, &[]).await;
+            for stream in 0..100 {
+                // Within the limit of a message.
+                let begun = [&[0, 0, 0, 16, 0][..], &[0; 300]].concat();
+                raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers_of(path, &[]))).await;
+                raw.send(&frame(DATA, 0, 2 * stream + 1, &begun)).await;
+            }
+            attackers.push(raw);
+        }
+    }
+    let after = server.memory_mib();
+    calls.assert_none_failed().await;
+    assert!(after < before + 64.0, "{after} MiB, {before} before");
 }
 
 #[tokio::test]
@@ -78,37 +101,138 @@ async fn a_connection_has_a_few_streams_of_health_and_its_checks_are_answered_be
 }
 
 #[tokio::test]
-async fn a_stuck_reader_of_the_log_holds_up_neither_calls_nor_the_stop() {
-    let database = Database::with_sample();
-    let port = free_port();
-    let (_nobody_reads, log) = std::io::pipe().unwrap();
-    let mut server = command(&["serve", "--listen-addr", &format!("127.0.0.1:{port}"), "--admin-addr", "off"])
-        .args(["--drain-delay", "0s", "--log", "trace,h2=trace"])
-        .env("DATABASE_URL", database.url())
-        .stderr(Stdio::from(log))
-        .spawn()
-        .unwrap();
-    let health = async || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+async fn a_health_check_whose_request_is_never_complete_is_refused_after_five_seconds() {
+    let (_database, server) = ready(&[]).await;
+    let mut client = Grpc::new(server.channel().await);
+    client.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+    let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    let begun = Instant::now();
+    let never = tonic::Request::new(pending::<HealthCheckRequest>());
+    let refused = timeout(PATIENCE, client.client_streaming(never, path, codec)).await.unwrap().unwrap_err();
+    let took = begun.elapsed().as_secs_f64();
+    assert_eq!((refused.code(), refused.message()), (Code::DeadlineExceeded, "the request was not complete in time"));
+    assert!((4.5..8.0).contains(&took), "{took} s");
+}
+
+#[tokio::test]
+async fn a_thousand_streams_of_health_and_reflection_are_open_in_all_and_no_more() {
+    let (_database, server) = ready(&[]).await;
+    let request = HealthCheckRequest::default;
+    let mut open = Vec::new();
+    for _ in 0..125 {
+        let channel = server.channel().await;
+        let (mut health, mut reflection) = (HealthClient::new(channel.clone()), ServerReflectionClient::new(channel));
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let watch = health.watch(request()).await.unwrap();
+            let reflect = reflection.server_reflection_info(pending::<ServerReflectionRequest>()).await.unwrap();
+            streams.push((watch, reflect));
+        }
+        open.push((health, reflection, streams));
+    }
+    let (mut health, mut reflection) =
+        (HealthClient::new(server.channel().await), ServerReflectionClient::new(server.channel().await));
+    let watch = health.watch(request()).await.unwrap_err();
+    let reflect = reflection.server_reflection_info(pending::<ServerReflectionRequest>()).await.unwrap_err();
+    for refused in [watch, reflect] {
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::ResourceExhausted, "too many streams of health and reflection are open")
+        );
+    }
+    // Checks and calls need no stream.
+    assert!(health.check(request()).await.is_ok());
+    assert!(get(&mut server.client().await, "3m", 1, 0).await.is_ok());
+    open.pop();
+    eventually("a place is free again", async || health.clone().watch(request()).await.is_ok().then_some(())).await;
+}
+
+/// A server whose log nobody reads, although more is written than fits. Killed when it is dropped.
+struct Unread {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Unread {
+    /// Starts it; gives the other end of its log too.
+    async fn start(database: &Database) -> (Self, PipeReader) {
+        let port = free_port();
+        let (log, stderr) = std::io::pipe().unwrap();
+        let process = command(&["serve", "--listen-addr", &format!("127.0.0.1:{port}"), "--admin-addr", "off"])
+            .args(["--drain-delay", "0s", "--log", "trace,h2=trace"])
+            .env("DATABASE_URL", database.url())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(stderr))
+            .spawn()
+            .unwrap();
+        let server = Self { process, port };
+        eventually("the server is ready", async || server.health().await).await;
+        // Each connection over HTTP/2 writes some 150 lines.
+        for _ in 0..300 {
+            let mut raw = Raw::handshake(&format!("127.0.0.1:{port}"), &[]).await;
+            raw.call(1, &GetIndustryTreeMapRequest::default()).await;
+            assert!(timeout(Duration::from_secs(5), raw.until(HEADERS)).await.unwrap().is_some());
+        }
+        (server, log)
+    }
+
+    async fn health(&self) -> Option<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
         stream.write_all(b"GET /health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         answer.starts_with("HTTP/1.1 200").then_some(())
-    };
-    eventually("the server is ready", health).await;
-    // Each connection over HTTP/2 logs more than 63 KiB hold, in some rounds.
-    for _ in 0..300 {
-        let mut raw = Raw::handshake(&format!("127.0.0.1:{port}"), &[]).await;
-        raw.call(1, &industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest::default()).await;
-        assert!(timeout(Duration::from_secs(5), raw.until(HEADERS)).await.unwrap().is_some());
     }
-    assert!(timeout(Duration::from_secs(5), health()).await.unwrap().is_some());
-    let begun = Instant::now();
-    run(std::process::Command::new("kill").arg(server.id().to_string())).succeeds();
-    while server.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(30) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+
+    /// How long it takes to end after SIGTERM.
+    async fn stop(&mut self) -> Duration {
+        let begun = Instant::now();
+        run(Command::new("kill").arg(self.process.id().to_string())).succeeds();
+        while self.process.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        begun.elapsed()
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_stuck_reader_of_the_log_holds_up_neither_calls_nor_the_stop() {
+    let database = Database::with_sample();
+    let (mut server, _nobody_reads) = Unread::start(&database).await;
+    assert!(timeout(Duration::from_secs(5), server.health()).await.unwrap().is_some());
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let mut out = String::new();
+    server.process.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(out, "", "the log has a way of its own");
+}
+
+#[tokio::test]
+async fn lines_of_the_log_that_were_dropped_are_counted_once_it_is_read_again() {
+    let database = Database::with_sample();
+    let (mut server, log) = Unread::start(&database).await;
+    // Longer than it waits before it looks for dropped lines.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (found, counted) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(log).lines().map_while(Result::ok);
+        let count = lines.find_map(|line| {
+            let (before, _) = line.split_once(" lines of the log were dropped")?;
+            before.rsplit(' ').next()?.parse::<usize>().ok()
+        });
+        let _ = found.send(count);
+    });
+    let dropped = timeout(PATIENCE, counted).await.expect("the count is logged").unwrap().unwrap();
+    assert!(dropped > 10_000, "{dropped}");
+    assert!(server.stop().await < Duration::from_secs(10));
 }
 
 #[tokio::test]
@@ -129,7 +253,7 @@ async fn connections_that_do_not_fit_the_descriptors_are_made_to_fit() {
     let database = Database::with_sample();
     // A low soft limit is raised.
     let limited = |limits: &str| {
-        let mut shell = std::process::Command::new("bash");
+        let mut shell = Command::new("bash");
         let program = command(&[]).get_program().to_owned();
         shell.args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")]).arg(program);
         shell.env("TREEMAP_LOG_FORMAT", "text");
@@ -220,12 +344,38 @@ fn reports_are_taken_compressed_and_in_any_letter_case_and_devices_are_not_read(
     let (database, folder) = (Database::migrated(), Reports::new());
     folder.report("20230103", 1, &["A,AAA,1,200,0.5"]).report("20230104", 1, &["A,AAA,1,200,0.5"]);
     let name = |date: &str| folder.file(&format!("RR{date}-001-SSDailyAggShortPos.csv"));
-    run(std::process::Command::new("gzip").arg(name("20230103"))).succeeds();
+    run(Command::new("gzip").arg(name("20230103"))).succeeds();
     std::fs::rename(name("20230104"), folder.file("rr20230104-001-ssdailyaggshortpos.CSV")).unwrap();
     treemap(&database, &["load", "shorts", &folder.path()]).succeeds().prints(&["2 reports loaded, 2 rows"]);
     for endless in ["/dev/zero", "/dev/stdin"] {
         treemap(&database, &["load", "companies", endless]).exits(1).prints(&[endless, "no regular file"]);
     }
+}
+
+#[test]
+fn a_subfolder_that_cannot_be_read_is_named_and_the_reports_beside_it_are_loaded() {
+    let (database, folder) = (Database::migrated(), Reports::new());
+    for (date, subfolder) in [("20230103", "2023-before"), ("20230104", "2023-past")] {
+        fs::create_dir(folder.file(subfolder)).unwrap();
+        folder.report(date, 1, &["A,AAA,1,200,0.5"]);
+        fs::rename(folder.file(&name(date, 1)), Path::new(&folder.file(subfolder)).join(name(date, 1))).unwrap();
+    }
+    let locked = folder.file("2023-locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0)).unwrap();
+    // Nothing is locked for root. Another user may not reach the binary where it lies.
+    let owner = Owner::of_processes();
+    owner.give(Path::new(&folder.path()));
+    let binary = tempfile::tempdir().unwrap();
+    owner.give(binary.path());
+    let program = binary.path().join("treemap");
+    run(Command::new("cp").arg(env!("CARGO_BIN_EXE_treemap")).arg(&program)).succeeds();
+    owner.give(&program);
+    let mut load = owner.run(&program.display().to_string());
+    load.args(["load", "shorts", &folder.path()]).env("DATABASE_URL", database.url());
+    let loaded = run(&mut load);
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o755)).unwrap();
+    loaded.exits(1).prints(&[&format!("refused {locked}: Permission denied"), "2 reports loaded, 2 rows"]);
 }
 
 #[tokio::test]

@@ -20,13 +20,13 @@ use crate::support::{
 };
 
 /// A CA and the certificates that it signed, as files.
-struct Authority {
+pub struct Authority {
     folder: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Owner::of_processes().give(folder.path());
         let key = KeyPair::generate().unwrap();
@@ -38,7 +38,7 @@ impl Authority {
     }
 
     /// Signs a certificate for a host, or a user; writes `name.pem` and `name.key`.
-    fn sign(&self, name: &str) {
+    pub fn sign(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -49,7 +49,7 @@ impl Authority {
         fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
@@ -232,4 +232,32 @@ async fn with_a_client_ca_only_clients_with_its_certificates_are_accepted() {
     // A client that does not start the handshake is closed.
     let mut mute = Raw::connect(&server.addr).await;
     tokio::time::timeout(std::time::Duration::from_secs(10), mute.read_to_end()).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_sighup_a_rotated_ca_is_trusted() {
+    let authority = Authority::new();
+    let own = postgres(&authority);
+    let database = Database::with_sample_in(&own);
+    let trusted = authority.file("trusted.pem");
+    fs::copy(authority.file("ca.pem"), &trusted).unwrap();
+    let url = database.url().replace("127.0.0.1", "localhost")
+        + &format!("?sslmode=verify-full&sslrootcert={}", trusted.display());
+    let server = Server::start_with(&url, &["--poll-interval", "100ms"]).await;
+    server.wait_for_log("listening for refreshes").await;
+
+    // Postgres has a certificate of another CA from now on.
+    let next = Authority::new();
+    next.sign("localhost");
+    for name in ["localhost.pem", "localhost.key"] {
+        fs::write(authority.file(name), fs::read(next.file(name)).unwrap()).unwrap();
+    }
+    own.psql("postgres", "SELECT pg_reload_conf()");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'treemap'";
+    own.psql("postgres", end);
+    server.wait_for_log("UnknownIssuer").await;
+    fs::copy(next.file("ca.pem"), &trusted).unwrap();
+    server.signal("HUP");
+    server.wait_for_log("read the connection string again: it has changed").await;
+    server.wait_for_log("the database answers again").await;
 }

@@ -271,7 +271,7 @@ async fn methods_and_paths_are_as_strict_as_the_contract() {
 }
 
 #[tokio::test]
-async fn health_on_the_port_itself_tells_whether_there_is_a_model() {
+async fn health_on_the_service_port_is_200_with_a_model_and_503_without() {
     let database = Database::empty();
     let server = Server::start(&database).await;
     server.wait_for_log("not ready; retrying").await;

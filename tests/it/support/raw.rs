@@ -17,14 +17,18 @@ pub const GET_TREEMAP: &str = "/shorts.v1alpha1.ShortedStocksService/GetIndustry
 /// Kinds of frames.
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
 pub const ACK: u8 = 1;
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -34,10 +38,15 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The headers of a request in the simplest form of HPACK: literals without indexing.
 pub fn request_headers(more: &[(&str, &str)]) -> Vec<u8> {
+    headers_of(GET_TREEMAP, more)
+}
+
+/// The same for any method.
+pub fn headers_of(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let usual = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", GET_TREEMAP),
+        (":path", path),
         (":authority", "test"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
@@ -52,8 +61,9 @@ pub fn request_headers(more: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-fn literal(block: &mut Vec<u8>, text: &[u8]) {
-    // An HPACK length with a seven-bit prefix.
+/// A text as HPACK has it, not compressed.
+pub fn literal(block: &mut Vec<u8>, text: &[u8]) {
+    // A length with a seven-bit prefix.
     if text.len() < 127 {
         block.push(u8::try_from(text.len()).unwrap());
     } else {

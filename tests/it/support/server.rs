@@ -3,7 +3,11 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use industry_treemap::proto::{
@@ -20,6 +24,7 @@ pub struct Server {
     process: Child,
     pub addr: String,
     log: Arc<Mutex<String>>,
+    log_is_stuck: Arc<AtomicBool>,
 }
 
 /// A server over the sample data, with additional arguments, that is ready.
@@ -53,15 +58,20 @@ impl Server {
     }
 
     /// Starts a server by a command, which may be the binary or a program that runs it.
-    pub async fn run(mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
+    pub async fn run(command: Command, database_url: &str, arguments: &[&str]) -> Self {
+        Self::run_at(Some("127.0.0.1:0"), command, database_url, arguments).await
+    }
+
+    /// The same at an address, or without one.
+    pub async fn run_at(address: Option<&str>, mut command: Command, database_url: &str, arguments: &[&str]) -> Self {
         command.arg("serve");
+        if let Some(address) = address.filter(|_| !arguments.contains(&"--listen-addr")) {
+            command.args(["--listen-addr", address]);
+        }
         // Defaults of the tests, unless the arguments set them.
-        for (setting, value) in [
-            ("--listen-addr", "127.0.0.1:0"),
-            ("--admin-addr", "127.0.0.1:0"),
-            ("--drain-delay", "0s"),
-            ("--max-connections-per-client", "off"),
-        ] {
+        for (setting, value) in
+            [("--admin-addr", "127.0.0.1:0"), ("--drain-delay", "0s"), ("--max-connections-per-client", "off")]
+        {
             if !arguments.contains(&setting) {
                 command.args([setting, value]);
             }
@@ -76,13 +86,17 @@ impl Server {
         let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let written = log.clone();
+        let log_is_stuck = Arc::<AtomicBool>::default();
+        let (written, stuck) = (log.clone(), log_is_stuck.clone());
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                while stuck.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 *written.lock().unwrap() += &(line + "\n");
             }
         });
-        let mut server = Self { process, addr: String::new(), log };
+        let mut server = Self { process, addr: String::new(), log, log_is_stuck };
         server.wait_for_log("listening on ").await.split_whitespace().next().unwrap().clone_into(&mut server.addr);
         server
     }
@@ -141,6 +155,11 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Stops reading the log, or reads it again.
+    pub fn read_log(&self, read: bool) {
+        self.log_is_stuck.store(!read, Ordering::Relaxed);
+    }
+
     /// Waits until the log contains `words`; returns the rest of that line.
     pub async fn wait_for_log(&self, words: &str) -> String {
         eventually(&format!("{words:?} in the log"), async || {
@@ -183,7 +202,7 @@ impl Server {
                 return status;
             }
             assert!(started.elapsed() < super::PATIENCE, "the server does not exit");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
@@ -199,6 +218,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.read_log(true);
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         } else {
