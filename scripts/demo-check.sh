@@ -11,6 +11,7 @@ work=$(mktemp -d)
 chmod 755 "$work"
 mkdir -m 1777 "$work/tmp"
 log=$work/log
+: >"$log"
 was_here=$(ls -d .demo 2>/dev/null || true)
 files=$(git status --porcelain)
 # All processes of the demo inherit this, also those that leave its group.
