@@ -17,19 +17,25 @@ COPY proto proto
 COPY migrations migrations
 COPY src src
 COPY benches benches
+# What `treemap --version` says of the commit: there is no git folder here.
+ARG REVISION
+ARG SOURCE_DATE_EPOCH
 # Makes the sources newer than the placeholders, whatever their file times are.
 RUN touch build.rs src/main.rs src/lib.rs \
- && cargo build --profile dist --locked --bin treemap \
+ && TREEMAP_COMMIT=$REVISION cargo build --profile dist --locked --bin treemap \
  && mkdir -p /state/treemap
 
 # Has the C library, the CAs of the system and the time zones. Has no shell and no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
-ARG VERSION=0.1.0
-ARG REVISION=unknown
+ARG VERSION
+ARG REVISION
+ARG CREATED
 LABEL org.opencontainers.image.title="treemap" \
       org.opencontainers.image.description="gRPC service for the industry treemap of ASX short positions" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.licenses="MIT"
 COPY --from=build /src/target/dist/treemap /treemap
 # A folder for TREEMAP_MODEL_FILE: a volume that is mounted there for the first time takes its owner from here.
 COPY --from=build --chown=65532:65532 /state /var/lib

@@ -1,47 +1,53 @@
-.PHONY: demo test picture test-postgres clients-java conformance soak lint proto proto-release bench image image-check manifests
+.PHONY: demo demo-check test picture test-postgres clients-java conformance soak lint proto proto-release bench image image-check bare-check release manifests
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
-	scripts/setup.sh cc postgres grpcurl
+	scripts/setup.sh rust cc postgres grpcurl
 	cargo build --release --locked
 	scripts/demo.sh
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients
+	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 
-# The same tests against another version of Postgres, 14 to 18: make test-postgres VERSION=18
+# The tests that face SQL against another version of Postgres, 14 to 18: make test-postgres VERSION=18. With TESTS= all of tests/it.
+TESTS = answer:: load_companies:: load_shorts:: migrations:: odd_databases:: privileges:: refresh:: refresher:: reload:: status:: view::
 test-postgres:
-	scripts/setup.sh cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients
-	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked
+	scripts/setup.sh rust cc postgres faketime npm
+	TREEMAP_TEST_PG_BIN=$$(scripts/postgres-version.sh $(VERSION)) cargo test --locked --test it -- --test-threads=4 $(TESTS)
+
+# Checks make demo: it answers, and Ctrl-C leaves nothing behind.
+demo-check:
+	scripts/setup.sh curl
+	scripts/demo-check.sh
 
 # The test of the program for Java in docs/clients.md, with Maven.
 clients-java:
-	scripts/setup.sh cc postgres clients-java
+	scripts/setup.sh rust cc postgres clients-java
 	cargo test --locked --test it -- --ignored clients_page::
 
 # The Connect conformance suite: every case for unary calls and server streams, in three protocols, over HTTP/1.1 and HTTP/2, with TLS and without.
 conformance:
-	scripts/setup.sh cc conformance
+	scripts/setup.sh rust cc conformance
 	TREEMAP_CONFORMANCE=$(CURDIR)/.tools/bin/connectconformance TREEMAP_CONFORMANCE_PROTO=$(CURDIR)/.tools/conformance \
 		cargo test --locked --test conformance
 
 # Tests that take minutes: replicas that start and stop, load during slow refreshes, and attacks (floods::).
 soak:
-	scripts/setup.sh cc postgres
+	scripts/setup.sh rust cc postgres
 	cargo test --release --locked --test it -- --ignored --nocapture --test-threads=1 --skip clients_page::
 	TREEMAP_DAMAGED_REPORTS=100000 cargo test --release --locked --lib -- damaged_report
 
 # Draws the picture of README and docs anew, from the built-in sample.
 picture:
-	scripts/setup.sh cc postgres
+	scripts/setup.sh rust cc postgres
 	TREEMAP_STORE=1 cargo test --locked --test it -- picture::the_picture_of_the_docs
 
 # Checks the format, the lints, the documentation, the crates that we use (deny.toml), and proto/.
 lint: proto
-	scripts/setup.sh cc deny
+	scripts/setup.sh rust cc deny
 	scripts/rust-version.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
@@ -60,7 +66,7 @@ proto-release: proto
 
 # Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
 bench:
-	scripts/setup.sh cc postgres h2load nghttpd
+	scripts/setup.sh rust cc postgres h2load nghttpd
 	cargo bench --locked --bench database --bench serving --bench scaling
 
 # Builds the container image with docker, podman or buildah. If no registry is reachable, BASES names a script that makes the base images.
@@ -75,6 +81,18 @@ image-check:
 	scripts/image.sh
 	scripts/image-check.sh
 
+# Tries make demo and the setup of make test in bare containers of Debian 12 and 13. Needs root; BASES as for image.
+bare-check:
+	scripts/setup.sh buildah
+	$(BASES)
+	scripts/bare-check.sh
+
+# Leaves the binaries, checksums, SBOM and changes of a version in target/release-VERSION.
+release:
+	scripts/setup.sh rust cc
+	scripts/release.sh
+
 # Checks the Kubernetes manifests against the published schemas.
 manifests:
+	scripts/setup.sh venv kustomize
 	scripts/manifests-check.sh

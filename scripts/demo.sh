@@ -45,7 +45,7 @@ stop() {
   say "stopped; the next run goes on with what is in .demo"
 }
 trap stop EXIT
-trap 'exit 0' INT TERM
+trap 'exit 0' INT TERM HUP
 
 port=54320
 while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
@@ -88,7 +88,10 @@ fi
 
 say "serving"
 # Any free port for the admin port: 8080 may be in use.
+# In a process group of its own: Ctrl-C reaches this script alone, and the server gets one signal. A second one would cut its calls.
+set -m
 TREEMAP_ADMIN_ADDR=${TREEMAP_ADMIN_ADDR:-127.0.0.1:0} "$treemap" serve &
+set +m
 server=$!
 address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}
 until "$grpcurl" -plaintext "$address" grpc.health.v1.Health/Check 2>/dev/null | grep -q '"SERVING"'; do

@@ -29,10 +29,16 @@ is "user" "$(config .Docker.Config.User)" 65532:65532
 is "ports" "$(config .Docker.Config.ExposedPorts)" "map[50051/tcp:{} 8080/tcp:{}]"
 is "healthcheck" "$(config .Docker.Config.Healthcheck.Test)" "[CMD /treemap healthcheck]"
 is "entrypoint" "$(config .Docker.Config.Entrypoint) $(config .Docker.Config.Cmd)" "[/treemap] [serve]"
+label() { config "index .Docker.Config.Labels \"org.opencontainers.image.$1\""; }
+is "title" "$(label title)" treemap
+is "version" "$(label version)" "$(version)"
+is "revision" "$(label revision)" "$(commit %H)"
+is "created" "$(label created)" "$(commit %cd)"
+is "licenses" "$(label licenses)" MIT
 root=$("${buildah[@]}" mount "$container")
 size=$(stat -c %s "$root/treemap")
-[ "$size" -le $((30 * 1024 * 1024)) ] || die "the image adds $size bytes to its base, more than 30 MiB"
-say "added to the base: $((size / 1024)) KiB"
+[ "$size" -le 12000000 ] || die "the image adds $size bytes to its base, more than 12 MB"
+say "added to the base: $((size / 1000)) kB"
 for unwanted in bin/sh usr/bin/sh bin/bash usr/bin/apt usr/bin/dpkg usr/bin/apk; do
   [ ! -e "$root/$unwanted" ] || die "the image holds $unwanted"
 done
@@ -57,7 +63,8 @@ inside() {
     "$root" "$@"
 }
 export DATABASE_URL=$url TREEMAP_LISTEN_ADDR=127.0.0.1:$grpc TREEMAP_ADMIN_ADDR=127.0.0.1:$admin
-is "version" "$(inside --version)" "treemap $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
+commit=$(commit %H)
+is "--version" "$(inside --version)" "treemap $(version)${commit:+ (${commit:0:7}, $(commit %cd | cut -dT -f1))}"
 (inside migrate) >/dev/null
 if (inside healthcheck) 2>"$folder/why"; then die "the healthcheck passes without a server"; fi
 say "healthcheck without a server: $(cat "$folder/why")"

@@ -5,8 +5,12 @@ cd "$(dirname "$0")/.."
 source scripts/lib.sh
 
 name=${1:-treemap}
-arguments=(--build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
-  --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag "$name" --file Dockerfile .)
+# The commit and its time, as labels and for `treemap --version`. The same commit gives the same ones.
+arguments=(--build-arg "VERSION=$(version)" --tag "$name" --file Dockerfile .)
+if [ -n "$(commit %H)" ]; then
+  arguments=(--build-arg "REVISION=$(commit %H)" --build-arg "CREATED=$(commit %cd)" --build-arg "SOURCE_DATE_EPOCH=$(commit %ct)"
+    "${arguments[@]}")
+fi
 # Behind a proxy with its own CA (named by SSL_CERT_FILE), the build needs that CA too. The CA does not stay in the image.
 volume=()
 [ -z "${SSL_CERT_FILE:-}" ] || volume=(--volume "$SSL_CERT_FILE:/etc/ssl/certs/ca-certificates.crt:ro")

@@ -11,6 +11,12 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# Prints the version of the service.
+version() { sed -n 's/^version *= *"\(.*\)"/\1/p' Cargo.toml | head -1; }
+
+# Prints something of the commit in a format of git log, with times in UTC; nothing where there is no git.
+commit() { TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format="$1" 2>/dev/null || true; }
+
 # Prints the folder with initdb and the other programs of Postgres (the newest version), or nothing. Debian does not put them on the PATH.
 postgres_bin() {
   local folder

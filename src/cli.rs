@@ -9,8 +9,10 @@ macro_rules! out_line {
     ($($text:tt)*) => { $crate::cli::write_out(format_args!("{}\n", format_args!($($text)*))) };
 }
 
+mod completions;
 mod healthcheck;
 mod load;
+mod man;
 mod migrate;
 mod query;
 mod refresh;
@@ -19,6 +21,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod table;
+mod version;
 
 use std::{
     fmt::Arguments,
@@ -32,7 +35,7 @@ use crate::telemetry::{LogFormat, Telemetry};
 
 /// The industry treemap of ASX short positions: loads the reports, keeps the view, serves the answers
 #[derive(Debug, Parser)]
-#[command(name = "treemap", version, propagate_version = true)]
+#[command(name = "treemap", version = version::version(), propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -55,6 +58,8 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     Sample(sample::Sample),
     Healthcheck(healthcheck::Healthcheck),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Cli {
@@ -110,6 +115,8 @@ impl Command {
             Self::Snapshot(command) => command.run().await,
             Self::Sample(command) => command.run(),
             Self::Healthcheck(command) => command.run(),
+            Self::Completions(command) => Ok(command.run()),
+            Self::Man(_) => man::Man::run(),
         }
     }
 }

@@ -20,12 +20,12 @@ use std::{
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
+use futures_util::StreamExt;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
     Client, Row,
     types::{ToSql, Type},
 };
-use tokio_stream::StreamExt;
 
 use self::{
     connect::{CONNECT_WITHIN, connect, drive},

@@ -1,8 +1,12 @@
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     config::DatabaseArgs,
@@ -59,21 +63,21 @@ async fn load_shorts(database: &DatabaseArgs, paths: &[PathBuf]) -> anyhow::Resu
     let session = Session::connect(&database.check()?).await?;
     let plan = Plan::of(paths);
     let (files, others) = (plan.files(), plan.others);
-    let bar = ProgressBar::new(files as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} files, {msg}, {eta} left")?);
+    // On a terminal, one line that is written over; otherwise a line now and then.
     let terminal = std::io::stderr().is_terminal();
-    let mut last_line = std::time::Instant::now();
+    let (every, begin, end) =
+        if terminal { (Duration::from_millis(100), "\r", "\x1b[K") } else { (Duration::from_secs(5), "", "\n") };
+    let mut last_line = Instant::now();
     let loaded = shorts::load(&session, plan, |done, loaded| {
-        if terminal {
-            bar.set_message(format!("{} rows", loaded.rows));
-            bar.set_position(done as u64);
-        } else if last_line.elapsed() >= Duration::from_secs(5) {
-            last_line = std::time::Instant::now();
-            eprintln!("{done}/{files} files, {} rows", loaded.rows);
+        if last_line.elapsed() >= every {
+            last_line = Instant::now();
+            eprint!("{begin}{done}/{files} files, {} rows{end}", loaded.rows);
         }
     })
     .await;
-    bar.finish_and_clear();
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
     let loaded = loaded?;
 
     for refused in &loaded.refused {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{
-    cluster::{OwnCluster, cluster, program},
+    cluster::{OwnCluster, PASSWORD, cluster, program},
     database::Database,
     docs,
     pooler::Pooler,
@@ -174,6 +174,36 @@ async fn the_healthcheck_prints_ready_or_the_reason() {
 }
 
 #[test]
+fn the_version_says_which_commit_was_built() {
+    let printed = run(&mut command(&["--version"])).succeeds().stdout();
+    let version = concat!("treemap ", env!("CARGO_PKG_VERSION"));
+    let mut git = Command::new("git");
+    git.args(["log", "-1", "--date=format-local:%Y-%m-%d", "--format=%H %cd"]).env("TZ", "UTC");
+    let log = git.current_dir(env!("CARGO_MANIFEST_DIR")).output().map(|ran| text(&ran.stdout)).unwrap_or_default();
+    match log.trim().split_once(' ') {
+        Some((commit, date)) => assert_eq!(printed, format!("{version} ({}, {date})\n", &commit[..7])),
+        None => assert!(printed.starts_with(version), "{printed}"),
+    }
+}
+
+#[test]
+fn completions_and_the_manual_page_name_every_command_and_show_no_secret() {
+    for (line, words) in [
+        ("completions bash", ["complete -F _treemap", "healthcheck", "--listen-addr"]),
+        ("completions zsh", ["#compdef treemap", "healthcheck", "--listen-addr"]),
+        ("completions fish", ["complete -c treemap", "healthcheck", "listen-addr"]),
+        ("completions powershell", ["Register-ArgumentCompleter", "healthcheck", "--listen-addr"]),
+        ("completions elvish", ["edit:completion", "healthcheck", "--listen-addr"]),
+        ("man", [".TH treemap 1", ".SH \"treemap healthcheck\"", "\\-\\-listen\\-addr"]),
+        ("serve --help", ["DATABASE_URL", "TREEMAP_LISTEN_ADDR", "--listen-addr"]),
+    ] {
+        // `run` fails when it finds the password in the output.
+        let arguments: Vec<_> = line.split(' ').collect();
+        run(command(&arguments).env("DATABASE_URL", PASSWORD)).succeeds().prints(&words);
+    }
+}
+
+#[test]
 fn the_systemd_unit_is_sound_and_confined() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("treemap.service");
@@ -230,7 +260,9 @@ fn the_deployment_files_name_only_settings_that_exist() {
         let is_setting = |word: &&str| word.starts_with("TREEMAP_") || word.contains("DATABASE_URL");
         words.filter(is_setting).map(str::to_owned).collect()
     };
-    let known = settings(&run(&mut command(&["serve", "--help"])).succeeds().stdout());
+    let mut known = settings(&run(&mut command(&["serve", "--help"])).succeeds().stdout());
+    // Read by the build.
+    known.insert("TREEMAP_COMMIT".into());
     for file in [
         "Dockerfile",
         "compose.yaml",

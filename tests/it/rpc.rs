@@ -289,7 +289,7 @@ async fn reflection_answers_in_both_of_its_versions() {
         message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
         ..Default::default()
     };
-    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let mut answers = client.server_reflection_info(futures_util::stream::iter([request])).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
     let v1::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
         panic!("{answer:?}")
@@ -301,7 +301,7 @@ async fn reflection_answers_in_both_of_its_versions() {
         message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new())),
         ..Default::default()
     };
-    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let mut answers = client.server_reflection_info(futures_util::stream::iter([request])).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
     let v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
         panic!("{answer:?}")
