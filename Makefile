@@ -2,7 +2,7 @@
 
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
-	scripts/setup.sh rust cc postgres grpcurl
+	scripts/setup.sh rust cc postgres
 	cargo build --release --locked
 	scripts/demo.sh
 
@@ -20,7 +20,7 @@ test-postgres:
 
 # Checks make demo: it answers, and Ctrl-C leaves nothing behind.
 demo-check:
-	scripts/setup.sh curl
+	scripts/setup.sh rust curl grpcurl
 	scripts/demo-check.sh
 
 # The test of the program for Java in docs/clients.md, with Maven.

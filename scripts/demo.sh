@@ -10,7 +10,6 @@ demo=$PWD/.demo
 
 [ -z "${DATA:-}" ] || [ -d "$DATA" ] || die "DATA is $DATA, which is no folder; expected one with ASIC reports and an ASX company list"
 bin=$(postgres_bin)
-grpcurl=$(grpcurl_path)
 export DATABASE_URL_FILE=$demo/database-url
 unset DATABASE_URL
 mkdir -p "$demo"
@@ -94,7 +93,7 @@ TREEMAP_ADMIN_ADDR=${TREEMAP_ADMIN_ADDR:-127.0.0.1:0} "$treemap" serve &
 set +m
 server=$!
 address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}
-until "$grpcurl" -plaintext "$address" grpc.health.v1.Health/Check 2>/dev/null | grep -q '"SERVING"'; do
+until "$treemap" query "$address" --limit 1 >/dev/null 2>&1; do
   kill -0 "$server" 2>/dev/null || die "the server ended; see above"
   sleep 0.2
 done
@@ -105,7 +104,7 @@ cat <<EOF
 == In another terminal, from this folder:
 
   $treemap query $address
-  $grpcurl -plaintext -d '{"period":"3m","limit":1}' $address shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
+  curl --json '{"period":"3m","limit":1}' http://$address/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
   DATABASE_URL_FILE=.demo/database-url $treemap status
 
 == Ctrl-C stops the server and its Postgres.
