@@ -86,7 +86,14 @@ impl App {
         let settings = Settings { request_limit: REQUEST, cache_control: cache_control(cache_max_age) };
         let calls = Calls::new(treemap, services, (settings, origins), (calls, page), self.traced, metrics.clone());
 
-        begin_with_file(&source, tolerance, &read_model).await?;
+        match &source {
+            Source::File(path) => model_file::begin_alone(path, tolerance, &read_model).await?,
+            Source::Database(data) => {
+                if let Some(path) = &data.model_file {
+                    model_file::begin(path, tolerance, &read_model).await;
+                }
+            }
+        }
         tracing::info!("listening on {}", self.listener.local_addr()?);
         let tls = tls.map(Arc::new);
         let workers = Workers::start().context("cannot start the threads that serve connections")?;
@@ -180,46 +187,6 @@ impl Tasks {
         };
         format!("the background task {} {how}", self.names.get(&id).unwrap_or(&"unknown"))
     }
-}
-
-/// Takes the model of a file into use, so that there are answers before the database is reached.
-///
-/// Fails when the file is all that there is, and cannot be used.
-async fn begin_with_file(source: &Source, tolerance: Tolerance, read_model: &ReadModel) -> anyhow::Result<()> {
-    let path = match source {
-        Source::File(path) => path,
-        Source::Database(data) => match &data.model_file {
-            Some(path) => path,
-            None => return Ok(()),
-        },
-    };
-    let alone = matches!(source, Source::File(_));
-    match model_file::read(path, tolerance).await {
-        Ok(Some(model)) => {
-            tracing::info!(
-                version = model.version.to_str().unwrap_or_default(),
-                data_date = model.freshness.data_date.map(tracing::field::display),
-                "serving {}{}",
-                path.display(),
-                if alone { "" } else { " until the database answers" },
-            );
-            read_model.publish_of_file(model);
-        }
-        Ok(None) if alone => {
-            return Err(anyhow!(
-                "TREEMAP_FROM names {}, which does not exist; write it with: treemap snapshot FILE",
-                path.display()
-            ));
-        }
-        Err(problem) if alone => {
-            return Err(anyhow!("TREEMAP_FROM names {}, which cannot be used: {problem}", path.display()));
-        }
-        Ok(None) => tracing::info!("there is no model file {} yet; the first load writes it", path.display()),
-        Err(problem) => {
-            tracing::warn!("ignoring the model file {}, until a load replaces it: {problem}", path.display());
-        }
-    }
-    Ok(())
 }
 
 /// What keeps the model and its view fresh.

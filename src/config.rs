@@ -8,15 +8,16 @@ mod server;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use jiff::{Span, SpanRelativeTo};
 
-use self::{database::warn_unverified, refresh::SourceArgs, server::ServerArgs};
 pub use self::{
     database::{DatabaseArgs, DatabasesArgs},
     origins::Origins,
     refresh::{Clock, RefreshConfig, ScheduleArgs, SourceConfig, ToleranceArgs},
     server::{AdminAddress, CallLimits, Limits, ListenAddress, ServerConfig},
 };
+use self::{refresh::SourceArgs, server::ServerArgs};
 use crate::{postgres::current::Databases, treemap::freshness::Tolerance};
 
 /// The settings of `treemap serve`.
@@ -25,10 +26,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     databases: DatabasesArgs,
     /// A file that keeps the newest model: written after each load, and served at the start until the database answers
-    #[arg(long, env = "TREEMAP_MODEL_FILE", value_name = "FILE")]
+    #[arg(long, env = "TREEMAP_MODEL_FILE", value_name = "FILE", value_parser = file())]
     model_file: Option<PathBuf>,
-    /// Serve this file, of `treemap snapshot` or of a model file, without any database; read again when it changes
-    #[arg(long, env = "TREEMAP_FROM", value_name = "FILE", conflicts_with = "model_file")]
+    /// Serve the model in FILE without a database, also if one is set, and reload it when it changes; `treemap snapshot` writes such a file
+    #[arg(long, env = "TREEMAP_FROM", value_name = "FILE", value_parser = file())]
     from: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
@@ -108,16 +109,8 @@ impl ServeArgs {
     }
 
     fn read(&self, problems: &mut Problems) -> Option<Config> {
-        // A variable that is set to nothing is not set.
-        let given = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
-        let from = given(&self.from);
-        let databases = match &from {
-            None => self.databases.note(problems).map(Some),
-            Some(_) if self.databases.is_set() => {
-                problems.note(Err("TREEMAP_FROM and DATABASE_URL are both set; set one of them".into()))
-            }
-            Some(_) => Some(None),
-        };
+        let from = given(self.from.as_ref());
+        let databases = if from.is_none() { self.databases.note(problems).map(Some) } else { Some(None) };
         let server = self.server.read(problems);
         let poll_interval = problems.note(interval("TREEMAP_POLL_INTERVAL", &self.poll_interval));
         let tolerance = self.tolerance.read(problems);
@@ -126,17 +119,24 @@ impl ServeArgs {
         let refresh = RefreshConfig { schedule: clock?.schedule, sources: sources? };
         let source = match (databases?, from) {
             (Some(databases), _) => {
-                warn_unverified("DATABASE_URL", &databases.queries);
-                if !databases.listen.same(&databases.queries) {
-                    warn_unverified("LISTEN_DATABASE_URL", &databases.listen);
-                }
-                let (databases_from, model_file) = (self.databases.clone(), given(&self.model_file));
+                databases.warn_unverified();
+                let (databases_from, model_file) = (self.databases.clone(), given(self.model_file.as_ref()));
                 Source::Database(Box::new(DataConfig { databases, databases_from, model_file, refresh }))
             }
             (None, from) => Source::File(from?),
         };
         Some(Config { server: server?, tolerance: tolerance?, poll_interval: poll_interval?, source })
     }
+}
+
+/// Reads the name of a file. clap's own reader refuses a variable that is set to nothing.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A file that is named: a variable that is set to nothing is not set.
+fn given(file: Option<&PathBuf>) -> Option<PathBuf> {
+    file.filter(|file| !file.as_os_str().is_empty()).cloned()
 }
 
 /// The text of a setting that can be switched off.

@@ -2,20 +2,21 @@
 //! server can also live from such a file alone.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use anyhow::bail;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 
 use crate::{
-    files,
+    files::{self, InThread},
     metrics::{FileWrite, Metrics},
     treemap::{freshness::Tolerance, model::Model, read_model::ReadModel, snapshot},
 };
@@ -29,10 +30,41 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 /// The pause before a write that failed is tried again, if no other load comes before.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// Takes the model of a file into use, so that there are answers before the database is reached. A file that cannot be used is logged.
+pub async fn begin(path: &Path, tolerance: Tolerance, read_model: &ReadModel) {
+    match read(&mut InThread::default(), path, tolerance).await {
+        Ok(Some(model)) => serve(model, read_model, format_args!("{} until the database answers", path.display())),
+        Ok(None) => tracing::info!("there is no model file {} yet; the first load writes it", path.display()),
+        Err(problem) => {
+            tracing::warn!("ignoring the model file {}, until a load replaces it: {problem}", path.display());
+        }
+    }
+}
+
+/// The same for a file that is all that there is.
+///
+/// Fails when it cannot be used.
+pub async fn begin_alone(path: &Path, tolerance: Tolerance, read_model: &ReadModel) -> anyhow::Result<()> {
+    let file = path.display();
+    match read(&mut InThread::default(), path, tolerance).await {
+        Ok(Some(model)) => serve(model, read_model, format_args!("{file}")),
+        Ok(None) => bail!("TREEMAP_FROM names {file}, which does not exist; write it with: treemap snapshot FILE"),
+        Err(problem) => bail!("TREEMAP_FROM names {file}, which cannot be used: {problem}"),
+    }
+    Ok(())
+}
+
+fn serve(model: Model, read_model: &ReadModel, what: fmt::Arguments<'_>) {
+    let version = model.version.to_str().unwrap_or_default();
+    let data_date = model.freshness.data_date.map(tracing::field::display);
+    tracing::info!(version, data_date, "serving {what}");
+    read_model.publish_of_file(model);
+}
+
 /// Reads the model of a file. `None` when there is no file.
 ///
 /// Fails with what is wrong with the file, or when it cannot be read in time.
-pub async fn read(path: &Path, tolerance: Tolerance) -> Result<Option<Model>, String> {
+async fn read(thread: &mut InThread, path: &Path, tolerance: Tolerance) -> Result<Option<Model>, String> {
     let path = path.to_owned();
     let read = move || {
         if fs::metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -41,7 +73,7 @@ pub async fn read(path: &Path, tolerance: Tolerance) -> Result<Option<Model>, St
         snapshot::decode(&files::read(&path, LARGEST)?, tolerance).map(Some)
     };
     let late = || Err(format!("no answer within {} s", READ_WITHIN.as_secs()));
-    in_a_thread(READ_WITHIN, read).await.unwrap_or_else(late)
+    thread.run(READ_WITHIN, read).await.unwrap_or_else(late)
 }
 
 /// Writes a model, in place of what was there. Whoever reads sees the old file or the new one.
@@ -67,6 +99,7 @@ pub async fn keep_written(
     mut published: watch::Receiver<()>,
     metrics: Arc<Metrics>,
 ) {
+    let mut thread = InThread::default();
     let mut failing = false;
     loop {
         if failing {
@@ -76,7 +109,7 @@ pub async fn keep_written(
         }
         let Some(model) = read_model.current() else { continue };
         let to = path.clone();
-        let written = in_a_thread(WRITTEN_WITHIN, move || write(&to, &model)).await;
+        let written = thread.run(WRITTEN_WITHIN, move || write(&to, &model)).await;
         let problem = match written {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.to_string()),
@@ -85,7 +118,7 @@ pub async fn keep_written(
         metrics.model_file(if problem.is_none() { FileWrite::Written } else { FileWrite::Failed });
         match &problem {
             Some(problem) if !failing => {
-                tracing::warn!("cannot write the model file {}; trying again: {problem}", path.display());
+                tracing::warn!("cannot write the model file {}; retrying: {problem}", path.display());
             }
             None if failing => tracing::info!("the model file {} is written again", path.display()),
             _ => {}
@@ -94,33 +127,33 @@ pub async fn keep_written(
     }
 }
 
-/// Serves a file alone: takes it into use whenever it changes, for ever. One that cannot be used is logged once.
+/// Serves a file alone: takes it into use whenever it changes, for ever. Each reason why it cannot be used is logged once.
 pub async fn keep_read(path: PathBuf, tolerance: Tolerance, every: Duration, read_model: Arc<ReadModel>) {
-    let changed = |path: &Path| fs::metadata(path).and_then(|file| Ok((file.modified()?, file.len()))).ok();
-    let mut seen: Option<(SystemTime, u64)> = changed(&path);
+    let mut thread = InThread::default();
+    let mut seen: Option<(SystemTime, u64)> = None;
+    let mut known_problem = None;
     loop {
         sleep(every).await;
-        let now = changed(&path);
-        if now == seen {
+        let of = path.clone();
+        let look = move || fs::metadata(of).and_then(|file| Ok((file.modified()?, file.len()))).ok();
+        let now = thread.run(READ_WITHIN, look).await.flatten();
+        if now.is_some() && now == seen {
             continue;
         }
-        seen = now;
-        match read(&path, tolerance).await {
+        let problem = match read(&mut thread, &path, tolerance).await {
             Ok(Some(model)) => {
-                tracing::info!(version = model.version.to_str().unwrap_or_default(), "serving what the file has now");
-                read_model.publish_of_file(model);
+                seen = now;
+                if read_model.current().is_none_or(|current| current.version != model.version) {
+                    serve(model, &read_model, format_args!("what {} has now", path.display()));
+                }
+                None
             }
-            Ok(None) => tracing::warn!("{} is gone; serving what it had", path.display()),
-            Err(problem) => tracing::warn!("{} cannot be used; serving what it had: {problem}", path.display()),
+            Ok(None) => Some("it is gone".to_owned()),
+            Err(problem) => Some(problem),
+        };
+        if let Some(problem) = problem.as_ref().filter(|problem| known_problem.as_ref() != Some(*problem)) {
+            tracing::warn!("{} cannot be used; serving what it had: {problem}", path.display());
         }
+        known_problem = problem;
     }
-}
-
-/// Runs `work` in a thread that nobody waits for at the end of the process: a disk that does not answer holds up nothing. `None` when it
-/// takes longer than `within`.
-async fn in_a_thread<T: Send + 'static>(within: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("model-file".into());
-    thread.spawn(move || drop(done.send(work()))).ok()?;
-    timeout(within, result).await.ok()?.ok()
 }

@@ -13,8 +13,11 @@ pub mod url;
 use std::{
     future::Future,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use deadpool_postgres::{
@@ -50,6 +53,9 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: Pool,
+    current: Current,
+    /// Connections that were made before are not used any more.
+    renewed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Db {
@@ -57,7 +63,7 @@ impl Db {
     pub fn new(current: Current) -> Self {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         // The pool wants a driver's configuration; connections are made by `connect`.
-        let pool = Pool::builder(Manager::from_connect(current.url().hosts()[0].clone(), current, recycling))
+        let pool = Pool::builder(Manager::from_connect(current.url().hosts()[0].clone(), current.clone(), recycling))
             .max_size(1)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(FREE_WITHIN))
@@ -65,7 +71,7 @@ impl Db {
             .recycle_timeout(Some(ALIVE_WITHIN))
             .build()
             .expect("a pool with timeouts has its runtime");
-        Self { pool }
+        Self { pool, current, renewed: Arc::default() }
     }
 
     /// The connection, for as long as the session lives.
@@ -81,14 +87,26 @@ impl Db {
     }
 
     async fn take(&self, doing: &'static str, timeouts: Timeouts) -> Result<Session, DbError> {
-        self.pool.retain(|_, metrics| metrics.age() < LIFETIME);
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was being made then may have the old connection string.
+        let after = |created| renewed.is_none_or(|renewed| created > renewed + CONNECT_WITHIN);
+        self.pool.retain(|_, metrics| metrics.age() < LIFETIME && after(metrics.created));
         let connection = self.pool.timeout_get(&timeouts).await.map_err(|error| pool_error(doing, &error))?;
         Ok(Session { connection: Connection::Pooled(Some(connection)), broken: AtomicBool::new(false) })
     }
 
-    /// Closes the connections that nobody uses: the next is made with the connection string of then.
-    pub fn close_idle(&self) {
+    /// The connection string is another: each connection is replaced by a new one, now or when its user is done with it.
+    pub fn renew(&self) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.pool.retain(|_, _| false);
+    }
+
+    /// Waits for `pause`, or until the connection string is another; true if it is.
+    pub async fn pause(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = self.current.changed() => true,
+        }
     }
 
     /// Connections that are open, and of these the idle ones.

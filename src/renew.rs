@@ -6,6 +6,7 @@ use tokio::{signal::unix::Signal, sync::watch, time::sleep};
 
 use crate::{
     config::DatabasesArgs,
+    files::InThread,
     postgres::{Db, current::Databases},
     tls::listener::Tls,
 };
@@ -15,7 +16,10 @@ const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 /// How often connection strings are looked at: every so many looks at the certificates. Kubernetes takes a minute to change a secret.
 const DATABASES_EVERY: u32 = 12;
 
-/// What is read again, and who is told.
+/// How long a look at files may take: a network disk may not answer.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is read again, and what uses it.
 #[derive(Debug)]
 pub struct Renewal {
     /// SIGHUP: look now.
@@ -39,6 +43,7 @@ pub struct RenewedDatabases {
 
 /// Looks for ever, and at once after SIGHUP. What cannot be used is logged once, and the old stays in use.
 pub async fn keep_current(mut renewal: Renewal) {
+    let mut thread = InThread::default();
     let mut looks = 0;
     let mut known_problem = None;
     loop {
@@ -47,13 +52,14 @@ pub async fn keep_current(mut renewal: Renewal) {
             () = sleep(CERTIFICATES_EVERY) => false,
         };
         looks += 1;
-        if let Some(tls) = &renewal.tls {
-            tls.look();
+        if let Some(tls) = renewal.tls.clone() {
+            // What is late is looked at again.
+            let _ = thread.run(READ_WITHIN, move || tls.look()).await;
         }
         if let Some(databases) = &renewal.databases
             && (asked || looks % DATABASES_EVERY == 0)
         {
-            let problem = databases.look(asked).err();
+            let problem = databases.look(&mut thread, asked).await.err();
             if let Some(problem) = problem.as_ref().filter(|problem| asked || known_problem.as_ref() != Some(*problem))
             {
                 tracing::error!("keeping the old connection string: {problem}");
@@ -65,18 +71,20 @@ pub async fn keep_current(mut renewal: Renewal) {
 
 impl RenewedDatabases {
     /// Takes the connection strings as they are now into use. When somebody `asked`, says so also if they are the same.
-    fn look(&self, asked: bool) -> Result<(), String> {
-        let now = self.settings.read().map_err(|problems| problems.to_string())?;
-        let changed = !now.same(&self.current.borrow());
-        if changed {
+    async fn look(&self, thread: &mut InThread, asked: bool) -> Result<(), String> {
+        let settings = self.settings.clone();
+        let read = thread.run(READ_WITHIN, move || settings.read()).await;
+        let late = || format!("its file was not read within {} s", READ_WITHIN.as_secs());
+        let now = read.ok_or_else(late)?.map_err(|problems| problems.to_string())?;
+        if !now.same(&self.current.borrow()) {
+            now.warn_unverified();
             self.current.send_replace(now);
             for pool in &self.pools {
-                pool.close_idle();
+                pool.renew();
             }
-        }
-        if changed || asked {
-            let what = if changed { "has changed: new connections use it" } else { "is the same as before" };
-            tracing::info!("read the connection string again: it {what}");
+            tracing::info!("the connection string has changed; new connections use it");
+        } else if asked {
+            tracing::info!("the connection string is the same as before");
         }
         Ok(())
     }

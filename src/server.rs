@@ -17,7 +17,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -33,7 +33,7 @@ use self::{
     workers::Workers,
 };
 use crate::{
-    api::calls::Calls,
+    api::{calls::Calls, in_flight::Open},
     config::Limits,
     metrics::{Closed, Metrics},
     tls::listener::Tls,
@@ -146,8 +146,8 @@ struct Peers(Arc<Mutex<HashMap<IpAddr, Peer>>>);
 #[derive(Debug, Default)]
 struct Peer {
     connections: usize,
-    /// In flight, over all of its connections.
-    calls: Arc<AtomicUsize>,
+    /// What is open over all of its connections.
+    open: Arc<Open>,
 }
 
 impl Peers {
@@ -168,7 +168,7 @@ impl Peers {
             return None;
         }
         peer.connections += 1;
-        Some(OfClient { peers: self.clone(), address, calls: peer.calls.clone() })
+        Some(OfClient { peers: self.clone(), address, open: peer.open.clone() })
     }
 }
 
@@ -177,8 +177,8 @@ impl Peers {
 struct OfClient {
     peers: Peers,
     address: IpAddr,
-    /// Calls in flight of the address.
-    calls: Arc<AtomicUsize>,
+    /// What is open over all connections of the address.
+    open: Arc<Open>,
 }
 
 impl Drop for OfClient {

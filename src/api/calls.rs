@@ -19,7 +19,7 @@ use super::{
     body::{Body, plain},
     call::{Call, code_of},
     cors,
-    in_flight::{Answering, CallsInFlight, InFlight, OpenStream, Place, StallClock, Watcher},
+    in_flight::{Answering, InFlight, Most, Open, OpenStream, Place, StallClock, Waiting, Watcher},
     pictures::{self, Resource},
     protocol::{self, Protocol, Settings},
     refusal::Refusal,
@@ -49,7 +49,7 @@ struct Shared {
     limits: CallLimits,
     /// Whether page and pictures are served.
     page: bool,
-    in_flight: Arc<CallsInFlight>,
+    open: Arc<Open>,
     /// Set once the server is to stop: no more calls should be sent here.
     stopping: AtomicBool,
     traced: bool,
@@ -84,7 +84,7 @@ impl Calls {
             origins,
             limits,
             page,
-            in_flight: Arc::default(),
+            open: Arc::default(),
             stopping: AtomicBool::new(false),
             traced,
             metrics,
@@ -95,12 +95,12 @@ impl Calls {
 
     /// How many calls of the treemap are being answered.
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.count()
+        self.0.open.calls()
     }
 
     /// How many streams of treemaps are open.
     pub fn watchers(&self) -> usize {
-        self.0.in_flight.watchers()
+        self.0.open.watchers()
     }
 
     /// The server is about to stop, and reports that it is not ready.
@@ -129,6 +129,11 @@ pub struct CallsOverConnection {
 }
 
 impl CallsOverConnection {
+    /// Counts the requests of this connection that are not complete.
+    pub fn waiting(&self) -> Waiting {
+        Waiting::new(self.calls.0.open.clone(), self.stalls.clone())
+    }
+
     /// Answers a call.
     pub fn answer(&self, mut request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let Self { calls: Calls(shared), stalls, crowded } = self.clone();
@@ -189,7 +194,7 @@ impl Shared {
                 .map(|body| body.ends(call, Code::Unimplemented));
         }
         if method.grpc_type != "unary" {
-            let Some(stream) = OpenStream::begin(self.in_flight.clone(), stalls) else {
+            let Some(stream) = OpenStream::begin(&self.open, &stalls, |most| self.limits.share.of(most)) else {
                 return refused(Refusal::TooManyStreams).map(|body| body.ends(call, Code::ResourceExhausted));
             };
             call.holds_stream(stream);
@@ -219,11 +224,11 @@ impl Shared {
                 return Err(Refusal::TooManyConnections);
             }
             if kind.server_stream {
-                let watcher = Watcher::begin(self.in_flight.clone(), self.limits.watchers);
+                let watcher = Watcher::begin(&self.open, &stalls, self.most(self.limits.watchers));
                 let watcher = watcher.ok_or(Refusal::TooManyWatchers)?;
                 return Ok(Place { in_flight: None, watcher: Some(watcher), closing: Some(stalls.closing()) });
             }
-            Ok(Place { in_flight: Some(self.in_flight(stalls)?), ..Place::default() })
+            Ok(Place { in_flight: Some(self.in_flight(&stalls)?), ..Place::default() })
         };
         let answered = protocol::serve(&self.treemap, &self.settings, (method, kind), request, admit).await;
         let mut response = answered.response;
@@ -240,11 +245,12 @@ impl Shared {
     }
 
     /// A place among the calls in flight.
-    fn in_flight(&self, stalls: Arc<StallClock>) -> Result<InFlight, Refusal> {
-        let in_flight = InFlight::begin(self.in_flight.clone(), stalls);
-        let (others, others_of_client) = in_flight.others();
-        let has_place = others < self.limits.calls && others_of_client < self.limits.calls_per_client;
-        if has_place { Ok(in_flight) } else { Err(Refusal::TooManyCalls) }
+    fn in_flight(&self, stalls: &Arc<StallClock>) -> Result<InFlight, Refusal> {
+        InFlight::begin(&self.open, stalls, self.most(self.limits.calls)).ok_or(Refusal::TooManyCalls)
+    }
+
+    fn most(&self, in_all: usize) -> Most {
+        Most { in_all, of_client: self.limits.share.of(in_all) }
     }
 
     async fn answer_page(
@@ -258,7 +264,7 @@ impl Shared {
             if crowded {
                 return Err(Refusal::TooManyConnections);
             }
-            self.in_flight(stalls)
+            self.in_flight(&stalls)
         };
         let cache_control = &self.settings.cache_control;
         let response = pictures::answer(resource, &self.treemap, cache_control, request, admit).await;

@@ -13,17 +13,23 @@ const STREAMS_PER_CONNECTION: usize = 8;
 /// The same over all connections; each takes some 8 KB.
 const STREAMS: usize = 1000;
 
-/// The calls that are being answered, over all connections.
+/// Requests over HTTP/2 that are not complete, over all connections: each takes some 10 KB until it is.
+const INCOMPLETE: usize = 1000;
+/// When there are as many, each connection may have so many more.
+const INCOMPLETE_PER_CONNECTION: usize = 2;
+
+/// What is open, over all connections or over those of one address.
 #[derive(Debug, Default)]
-pub struct CallsInFlight {
+pub struct Open {
     calls: AtomicUsize,
-    streams: AtomicUsize,
     watchers: AtomicUsize,
+    streams: AtomicUsize,
+    incomplete: AtomicUsize,
 }
 
-impl CallsInFlight {
-    /// How many calls of the treemap there are.
-    pub fn count(&self) -> usize {
+impl Open {
+    /// How many calls of the treemap are in flight.
+    pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
 
@@ -33,23 +39,55 @@ impl CallsInFlight {
     }
 }
 
-/// An open stream of treemaps. It is no call in flight: it may be silent for long.
-#[derive(Debug)]
-pub struct Watcher(Arc<CallsInFlight>);
+/// How many there may be: in all, and of one address.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// In all.
+    pub in_all: usize,
+    /// Of one address.
+    pub of_client: usize,
+}
 
-impl Watcher {
-    /// One more; `None` when there are `limit`.
-    pub fn begin(calls: Arc<CallsInFlight>, limit: usize) -> Option<Self> {
-        let others = calls.watchers.fetch_add(1, Ordering::Relaxed);
+/// Counted among all and among those of its address until it is dropped.
+#[derive(Debug)]
+struct Counted {
+    all: Arc<Open>,
+    connection: Arc<StallClock>,
+    which: fn(&Open) -> &AtomicUsize,
+}
+
+impl Counted {
+    /// One more; `None` when there are as many as there may be.
+    fn begin(
+        all: &Arc<Open>,
+        connection: &Arc<StallClock>,
+        most: Most,
+        which: fn(&Open) -> &AtomicUsize,
+    ) -> Option<Self> {
+        let in_all = which(all).fetch_add(1, Ordering::Relaxed);
+        let of_client = which(&connection.of_client).fetch_add(1, Ordering::Relaxed);
         // Dropped, it counts itself out again.
-        let watcher = Self(calls);
-        (others < limit).then_some(watcher)
+        let counted = Self { all: all.clone(), connection: connection.clone(), which };
+        (in_all < most.in_all && of_client < most.of_client).then_some(counted)
     }
 }
 
-impl Drop for Watcher {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+        for open in [&self.all, &self.connection.of_client] {
+            (self.which)(open).fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An open stream of treemaps. It is no call in flight: it may be silent for long.
+#[derive(Debug)]
+pub struct Watcher(#[expect(dead_code, reason = "held to be counted")] Counted);
+
+impl Watcher {
+    /// One more; `None` when there are as many as there may be.
+    pub fn begin(all: &Arc<Open>, connection: &Arc<StallClock>, most: Most) -> Option<Self> {
+        Counted::begin(all, connection, most, |open| &open.watchers).map(Self)
     }
 }
 
@@ -67,57 +105,77 @@ pub struct Place {
 /// An open stream of health or reflection.
 #[derive(Debug)]
 pub struct OpenStream {
-    calls: Arc<CallsInFlight>,
-    connection: Arc<StallClock>,
+    counted: Counted,
 }
 
 impl OpenStream {
-    /// One more; `None` when the connection, or the server, has as many as it may.
-    pub fn begin(calls: Arc<CallsInFlight>, connection: Arc<StallClock>) -> Option<Self> {
+    /// One more; `None` when the connection, its address, or the server has as many as it may.
+    pub fn begin(all: &Arc<Open>, connection: &Arc<StallClock>, share: impl Fn(usize) -> usize) -> Option<Self> {
+        let most = Most { in_all: STREAMS, of_client: share(STREAMS) };
+        let counted = Counted::begin(all, connection, most, |open| &open.streams)?;
         let here = connection.streams.fetch_add(1, Ordering::Relaxed);
-        let in_all = calls.streams.fetch_add(1, Ordering::Relaxed);
-        // Dropped, it counts itself out again.
-        let stream = Self { calls, connection };
-        (here < STREAMS_PER_CONNECTION && in_all < STREAMS).then_some(stream)
+        let stream = Self { counted };
+        (here < STREAMS_PER_CONNECTION).then_some(stream)
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.calls.streams.fetch_sub(1, Ordering::Relaxed);
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+        self.counted.connection.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// One of the calls that are being answered.
 #[derive(Debug)]
 pub struct InFlight {
-    others: usize,
-    others_of_client: usize,
-    calls: Arc<CallsInFlight>,
-    stalls: Arc<StallClock>,
+    counted: Counted,
     round: usize,
 }
 
 impl InFlight {
-    /// One more.
-    pub fn begin(calls: Arc<CallsInFlight>, stalls: Arc<StallClock>) -> Self {
-        let (others, round) = (calls.calls.fetch_add(1, Ordering::Relaxed), stalls.begin());
-        let others_of_client = stalls.of_client.fetch_add(1, Ordering::Relaxed);
-        Self { others, others_of_client, calls, stalls, round }
-    }
-
-    /// How many others there were when it began: of all clients, and of its own address.
-    pub const fn others(&self) -> (usize, usize) {
-        (self.others, self.others_of_client)
+    /// One more; `None` when there are as many as there may be.
+    pub fn begin(all: &Arc<Open>, connection: &Arc<StallClock>, most: Most) -> Option<Self> {
+        let counted = Counted::begin(all, connection, most, |open| &open.calls)?;
+        Some(Self { counted, round: connection.begin() })
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.calls.calls.fetch_sub(1, Ordering::Relaxed);
-        self.stalls.of_client.fetch_sub(1, Ordering::Relaxed);
-        self.stalls.end(self.round);
+        self.counted.connection.end(self.round);
+    }
+}
+
+/// Counts the requests of a connection that are not complete.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting {
+    all: Arc<Open>,
+    connection: Arc<StallClock>,
+}
+
+impl Waiting {
+    /// Over `connection`, among `all`.
+    pub const fn new(all: Arc<Open>, connection: Arc<StallClock>) -> Self {
+        Self { all, connection }
+    }
+
+    /// One more; `None` when there are too many.
+    pub fn begin(&self) -> Option<Incomplete> {
+        let in_all = self.all.incomplete.fetch_add(1, Ordering::Relaxed);
+        let here = self.connection.incomplete.fetch_add(1, Ordering::Relaxed);
+        let incomplete = Incomplete(self.clone());
+        (in_all < INCOMPLETE || here < INCOMPLETE_PER_CONNECTION).then_some(incomplete)
+    }
+}
+
+/// A request that is not complete yet.
+#[derive(Debug)]
+pub struct Incomplete(Waiting);
+
+impl Drop for Incomplete {
+    fn drop(&mut self) {
+        self.0.all.incomplete.fetch_sub(1, Ordering::Relaxed);
+        self.0.connection.incomplete.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -131,16 +189,18 @@ pub struct StallClock {
     answering: AtomicUsize,
     /// Open streams of health and reflection.
     streams: AtomicUsize,
-    /// Calls in flight over all connections of the client's address.
-    of_client: Arc<AtomicUsize>,
+    /// Requests that are not complete.
+    incomplete: AtomicUsize,
+    /// What is open over all connections of the client's address.
+    of_client: Arc<Open>,
     /// Turns true when the connection takes no more calls, and waits for those that it has. Made for the first who asks: few connections
     /// watch anything.
     closing: OnceLock<watch::Sender<bool>>,
 }
 
 impl StallClock {
-    /// Of a connection of an address, whose calls in flight `of_client` counts.
-    pub fn of_client(of_client: Arc<AtomicUsize>) -> Self {
+    /// Of a connection of an address, over all of whose connections `of_client` counts.
+    pub fn of_client(of_client: Arc<Open>) -> Self {
         Self { of_client, ..Self::default() }
     }
 

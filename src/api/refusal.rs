@@ -33,6 +33,8 @@ pub enum Refusal {
     TooLarge,
     /// The request was not complete in time.
     Incomplete,
+    /// This replica has all the incomplete requests that it takes.
+    TooManyIncomplete,
 }
 
 /// When to come back to a replica that has no model yet.
@@ -79,6 +81,7 @@ impl Refusal {
             Self::UnknownMethod => (Code::Unimplemented, "there is no such method here", none()),
             Self::TooLarge => (Code::ResourceExhausted, "the request message is too large", none()),
             Self::Incomplete => (Code::DeadlineExceeded, "the request was not complete in time", none()),
+            Self::TooManyIncomplete => (Code::ResourceExhausted, "too many incomplete requests", retry(FREE_SOON)),
         }
     }
 
@@ -129,6 +132,9 @@ mod tests {
             (Refusal::UnknownMethod, Code::Unimplemented, "unimplemented", 501, false),
             (Refusal::TooLarge, Code::ResourceExhausted, "resource_exhausted", 429, false),
             (Refusal::Incomplete, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
+            (Refusal::TooManyIncomplete, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::TooManyWatchers, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::Leaving, Code::Unavailable, "unavailable", 503, true),
         ] {
             let status = refusal.status();
             assert_eq!(status.code(), code, "{refusal:?}");

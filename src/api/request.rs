@@ -16,7 +16,11 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{message::HEAD, refusal::Refusal};
+use super::{
+    in_flight::{Incomplete, Waiting},
+    message::HEAD,
+    refusal::Refusal,
+};
 
 /// How long a request may take until it is complete.
 pub const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
@@ -30,7 +34,21 @@ pub enum RequestBody {
     /// Over HTTP/1.1.
     Http1(Incoming),
     /// Over HTTP/2.
-    Http2(RecvStream),
+    Http2 {
+        /// What h2 has received.
+        stream: RecvStream,
+        /// Counts it while it is not complete.
+        waiting: Waiting,
+        /// Present from the first wait to the last byte.
+        incomplete: Option<Incomplete>,
+    },
+}
+
+impl RequestBody {
+    /// Over HTTP/2; `waiting` counts it while it is not complete.
+    pub const fn http2(stream: RecvStream, waiting: Waiting) -> Self {
+        Self::Http2 { stream, waiting, incomplete: None }
+    }
 }
 
 impl http_body::Body for RequestBody {
@@ -43,23 +61,40 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Http2(body) => Poll::Ready(match ready!(body.poll_data(context)).transpose()? {
-                Some(data) => {
-                    // Fails only for more than was received.
-                    let _ = body.flow_control().release_capacity(data.len());
-                    Some(Ok(Frame::data(data)))
+            Self::Http2 { stream, waiting, incomplete } => {
+                let polled = poll_stream(stream, context);
+                if stream.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                    *incomplete = None;
+                } else if polled.is_pending() && incomplete.is_none() {
+                    *incomplete = waiting.begin();
+                    if incomplete.is_none() {
+                        return Poll::Ready(Some(Err(Refusal::TooManyIncomplete.status().into())));
+                    }
                 }
-                None => ready!(body.poll_trailers(context))?.map(|trailers| Ok(Frame::trailers(trailers))),
-            }),
+                polled
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2 { stream, .. } => stream.is_end_stream(),
         }
     }
+}
+
+type PolledFrame = Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>>;
+
+fn poll_stream(stream: &mut RecvStream, context: &mut Context<'_>) -> PolledFrame {
+    Poll::Ready(match ready!(stream.poll_data(context)).transpose()? {
+        Some(data) => {
+            // Fails only for more than was received.
+            let _ = stream.flow_control().release_capacity(data.len());
+            Some(Ok(Frame::data(data)))
+        }
+        None => ready!(stream.poll_trailers(context))?.map(|trailers| Ok(Frame::trailers(trailers))),
+    })
 }
 
 /// What the headers of a request say beside its protocol.
@@ -128,7 +163,10 @@ pub async fn read(body: &mut RequestBody, limit: usize) -> Result<Bytes, Refusal
         }
         let Some(frame) = body.frame().await else { break };
         // A client that went away sees no refusal.
-        let Ok(data) = frame.map_err(|_| Refusal::Incomplete)?.into_data() else { continue };
+        let why = |error: Box<dyn Error + Send + Sync>| {
+            if error.is::<Status>() { Refusal::TooManyIncomplete } else { Refusal::Incomplete }
+        };
+        let Ok(data) = frame.map_err(why)?.into_data() else { continue };
         if first.is_empty() && whole.is_empty() {
             first = data;
         } else {

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::PathBuf};
 
-use super::Problems;
+use super::{Problems, file, given};
 use crate::postgres::{current::Databases, url::DatabaseUrl};
 
 /// The database: shared by every command that connects to Postgres.
@@ -12,7 +12,7 @@ pub struct DatabaseArgs {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
     /// A file that contains the connection string, instead of `DATABASE_URL`
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", value_parser = file())]
     database_url_file: Option<PathBuf>,
 }
 
@@ -32,7 +32,7 @@ struct ListenArgs {
     #[arg(long, env = "LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     listen_database_url: Option<Secret>,
     /// A file that contains the connection string for LISTEN, instead of `LISTEN_DATABASE_URL`
-    #[arg(long, env = "LISTEN_DATABASE_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = "LISTEN_DATABASE_URL_FILE", value_name = "FILE", value_parser = file())]
     listen_database_url_file: Option<PathBuf>,
 }
 
@@ -75,15 +75,6 @@ impl DatabasesArgs {
         Problems::or(|problems| self.note(problems))
     }
 
-    /// Whether any of them is given.
-    pub(super) fn is_set(&self) -> bool {
-        let Self { queries, listen } = self;
-        let texts = [&queries.database_url, &listen.listen_database_url];
-        let files = [&queries.database_url_file, &listen.listen_database_url_file];
-        texts.iter().any(|text| text.as_ref().is_some_and(|text| !text.0.trim().is_empty()))
-            || files.iter().any(|file| file.is_some())
-    }
-
     pub(super) fn note(&self, problems: &mut Problems) -> Option<Databases> {
         let ListenArgs { listen_database_url, listen_database_url_file } = &self.listen;
         let queries = problems.note(self.queries.read());
@@ -93,8 +84,17 @@ impl DatabasesArgs {
     }
 }
 
-/// Says it when any server that answers would be trusted.
-pub(super) fn warn_unverified(setting: &str, url: &DatabaseUrl) {
+impl Databases {
+    /// Says it when any server that answers would be trusted.
+    pub fn warn_unverified(&self) {
+        warn_unverified("DATABASE_URL", &self.queries);
+        if !self.listen.same(&self.queries) {
+            warn_unverified("LISTEN_DATABASE_URL", &self.listen);
+        }
+    }
+}
+
+fn warn_unverified(setting: &str, url: &DatabaseUrl) {
     if url.is_unverified() {
         tracing::warn!(
             "{setting} says sslmode=require: the connection is encrypted, but any server is trusted; sslmode=verify-full \
@@ -105,11 +105,11 @@ pub(super) fn warn_unverified(setting: &str, url: &DatabaseUrl) {
 
 fn url_of(setting: &str, text: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<DatabaseUrl>, String> {
     let text = text.map(|secret| secret.0.clone()).filter(|text| !text.trim().is_empty());
-    let text = match (text, file) {
+    let text = match (text, given(file)) {
         (Some(_), Some(_)) => return Err(format!("{setting} and {setting}_FILE are both set; set one of them")),
         (Some(text), None) => text,
         (None, None) => return Ok(None),
-        (None, Some(file)) => fs::read_to_string(file)
+        (None, Some(file)) => fs::read_to_string(&file)
             .map_err(|error| format!("{setting}_FILE names {}, which cannot be read: {error}", file.display()))?,
     };
     DatabaseUrl::parse(&text).map(Some).map_err(|problem| format!("{setting} {problem}"))

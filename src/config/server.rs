@@ -28,7 +28,8 @@ pub struct ServerArgs {
     /// Maximum number of connections; further ones get `RESOURCE_EXHAUSTED` and are closed
     #[arg(long, env = "TREEMAP_MAX_CONNECTIONS", default_value = "1000", value_name = "NUMBER")]
     max_connections: String,
-    /// Maximum number of connections from one address, or their share of all; off where a proxy stands in front
+    /// Maximum number of connections from one address, or their share of all; it has the same share of calls and streams; off where a proxy
+    /// stands in front
     #[arg(long, env = "TREEMAP_MAX_CONNECTIONS_PER_CLIENT", default_value = "25%", value_name = "NUMBER")]
     max_connections_per_client: String,
     /// Maximum number of treemap calls in flight; further ones get `RESOURCE_EXHAUSTED`
@@ -107,10 +108,26 @@ pub struct ServerConfig {
 pub struct CallLimits {
     /// Calls in flight.
     pub calls: usize,
-    /// Calls in flight from one address.
-    pub calls_per_client: usize,
     /// Streams of treemaps.
     pub watchers: usize,
+    /// What one address may have of either, and of all other streams.
+    pub share: Share,
+}
+
+/// What one address may have: as much of everything as of the connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// Connections of one address.
+    of_client: usize,
+    /// All connections.
+    of_all: usize,
+}
+
+impl Share {
+    /// The share of `most`, at least 1.
+    pub const fn of(self, most: usize) -> usize {
+        most.saturating_mul(self.of_client).div_ceil(self.of_all)
+    }
 }
 
 /// Limits on connections, and the drain timeout.
@@ -167,9 +184,6 @@ impl ServerArgs {
         let per_client = per_client.map(|text| share("TREEMAP_MAX_CONNECTIONS_PER_CLIENT", text, connections));
         let connections_per_client = problems.note(per_client.transpose());
         let calls = problems.note(number("TREEMAP_MAX_CALLS", &self.max_calls));
-        // One address holds a quarter of the calls, if it has a share at all.
-        let calls_per_client =
-            calls.map(|calls| if connections_per_client == Some(None) { calls } else { (calls / 4).max(1) });
         let watchers = problems.note(number("TREEMAP_MAX_WATCHERS", &self.max_watchers));
         let watch_heartbeat = problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat));
         let page = match self.page.trim() {
@@ -190,6 +204,9 @@ impl ServerArgs {
             text => problems.note(duration("TREEMAP_DRAIN_DELAY", text)),
         };
         let drain = problems.note(duration("TREEMAP_DRAIN_TIMEOUT", &self.drain_timeout));
+        let of_all = connections?;
+        let of_client = connections_per_client?.unwrap_or(of_all).min(of_all);
+        let share = Share { of_client, of_all };
         Some(ServerConfig {
             listen_addr: listen_addr?,
             admin_addr: admin_addr?,
@@ -200,7 +217,7 @@ impl ServerArgs {
                 connection_age: connection_age?,
                 drain: drain?,
             },
-            calls: CallLimits { calls: calls?, calls_per_client: calls_per_client?, watchers: watchers? },
+            calls: CallLimits { calls: calls?, watchers: watchers?, share },
             watch_heartbeat: watch_heartbeat?,
             page: page?,
             origins: origins?,

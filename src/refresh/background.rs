@@ -73,7 +73,9 @@ pub async fn keep_fresh(
                 backoff.pause(error.kind.longest_pause())
             }
         };
-        tokio::time::sleep(pause).await;
+        if schedule.primary.pause(pause).await {
+            backoff.reset();
+        }
     }
 }
 

@@ -62,8 +62,8 @@ pub async fn listen(
         });
         let end = tokio::select! {
             end = session => end,
+            // Another session begins at once, and looks for what was missed.
             () = database.changed() => {
-                // Another session begins at once, and looks for what was missed.
                 metrics.listener_up.set(0);
                 continue;
             }
@@ -76,7 +76,10 @@ pub async fn listen(
             Kind::TimedOut => backoff.pause(Kind::Unreachable.longest_pause()),
             kind => backoff.pause(kind.longest_pause()),
         };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = database.changed() => backoff.reset(),
+        }
     }
 }
 

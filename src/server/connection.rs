@@ -28,7 +28,12 @@ use super::{
     http2::Http2,
 };
 use crate::{
-    api::{body::Body, calls::Calls, in_flight::StallClock, request::RequestBody},
+    api::{
+        body::Body,
+        calls::Calls,
+        in_flight::{StallClock, Waiting},
+        request::RequestBody,
+    },
     metrics::{Closed, Metrics},
     tls::listener::Tls,
 };
@@ -66,7 +71,7 @@ where
     let io = Gathered::new(io);
     match io.is_http2().await {
         Ok(true) => {
-            if let Ok(http) = Http2::new(io.clone(), answer).await {
+            if let Ok(http) = Http2::new(io.clone(), Waiting::default(), answer).await {
                 serve_to_end(http, io).await;
             }
         }
@@ -158,7 +163,7 @@ impl Client {
             http2 = timeout(FIRST_REQUEST_WITHIN, io.is_http2()) => http2,
             _ = stop.wait_for(|stop| *stop) => return Closed::Stopped,
         };
-        let stalls = Arc::new(StallClock::of_client(self.place.of_client.calls.clone()));
+        let stalls = Arc::new(StallClock::of_client(self.place.of_client.open.clone()));
         let calls = self.calls.over_connection(stalls.clone(), self.place.crowded);
         match http2 {
             Err(_) => Closed::Silent,
@@ -167,7 +172,7 @@ impl Client {
                 let http = http1::serve(io.clone(), move |request| calls.answer(request));
                 self.serve_calls(http, &io, &stalls).await
             }
-            Ok(Ok(true)) => match Http2::new(io.clone(), move |request| calls.answer(request)).await {
+            Ok(Ok(true)) => match Http2::new(io.clone(), calls.waiting(), move |request| calls.answer(request)).await {
                 Ok(http) => self.serve_calls(http, &io, &stalls).await,
                 Err(_) => Closed::Client,
             },

@@ -3,10 +3,6 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll, Waker},
 };
 
@@ -15,13 +11,14 @@ use h2::{
     Ping, PingPong, Reason, SendStream,
     server::{Builder, Connection, SendResponse},
 };
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Http;
 use crate::api::{
-    body::{AnswerBytes, Body, plain},
+    body::{AnswerBytes, Body},
+    in_flight::Waiting,
     request::RequestBody,
 };
 
@@ -34,36 +31,6 @@ const WINDOWS: (u32, u32) = (16 * 1024, 64 * 1024);
 /// Bytes of a stream of messages that wait for its client.
 const UNSENT: usize = 64 * 1024;
 
-/// Calls that have no answer yet, over all connections: most wait for the rest of their request, and take some 10 KB until then.
-const UNANSWERED: usize = 1000;
-/// When there are as many, each connection may have so many more.
-const UNANSWERED_PER_CONNECTION: usize = 2;
-
-/// Calls without an answer, over all connections of the process.
-static ALL_UNANSWERED: AtomicUsize = AtomicUsize::new(0);
-
-/// A call that has no answer yet; it has the count of its connection.
-#[derive(Debug)]
-struct Unanswered(Arc<AtomicUsize>);
-
-impl Unanswered {
-    /// One more over a connection; `None` when there are too many.
-    fn begin(connection: &Arc<AtomicUsize>) -> Option<Self> {
-        let here = connection.fetch_add(1, Ordering::Relaxed);
-        let in_all = ALL_UNANSWERED.fetch_add(1, Ordering::Relaxed);
-        // Dropped, it counts itself out again.
-        let unanswered = Self(connection.clone());
-        (in_all < UNANSWERED || here < UNANSWERED_PER_CONNECTION).then_some(unanswered)
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-        ALL_UNANSWERED.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A connection, and what answers its calls.
 pub struct Http2<I, A> {
     connection: Connection<I, AnswerBytes>,
@@ -71,12 +38,13 @@ pub struct Http2<I, A> {
     answer: A,
     /// Calls that could not be answered at once.
     waiting: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    unanswered: Arc<AtomicUsize>,
+    /// Counts the requests that are not complete.
+    incomplete: Waiting,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin, A> Http2<I, A> {
     /// Begins, with a client that has sent its preface.
-    pub async fn new(io: I, answer: A) -> Result<Self, h2::Error> {
+    pub async fn new(io: I, incomplete: Waiting, answer: A) -> Result<Self, h2::Error> {
         let mut builder = Builder::new();
         builder
             .initial_window_size(WINDOWS.0)
@@ -86,7 +54,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin, A> Http2<I, A> {
             .max_send_buffer_size(UNSENT);
         let mut connection = builder.handshake(io).await?;
         let ping = connection.ping_pong();
-        Ok(Self { connection, ping, answer, waiting: FuturesUnordered::new(), unanswered: Arc::default() })
+        Ok(Self { connection, ping, answer, waiting: FuturesUnordered::new(), incomplete })
     }
 }
 
@@ -100,7 +68,8 @@ where
         loop {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let mut answer = Box::pin((self.answer)(request.map(RequestBody::Http2)));
+                    let mut answer =
+                        Box::pin((self.answer)(request.map(|body| RequestBody::http2(body, self.incomplete.clone()))));
                     // Nearly all are answered without waiting. One that waits is polled again below, with a waker.
                     match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                         Poll::Ready(response) => {
@@ -108,10 +77,7 @@ where
                                 self.waiting.push(Box::pin(send(body, stream)));
                             }
                         }
-                        Poll::Pending => match Unanswered::begin(&self.unanswered) {
-                            Some(unanswered) => self.waiting.push(Box::pin(respond_to(answer, respond, unanswered))),
-                            None => drop(begin(too_many_unanswered(), respond)),
-                        },
+                        Poll::Pending => self.waiting.push(Box::pin(respond_to(answer, respond))),
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
@@ -142,23 +108,13 @@ where
     }
 }
 
-/// A client of gRPC takes it for UNAVAILABLE.
-fn too_many_unanswered() -> Response<Body> {
-    plain(StatusCode::TOO_MANY_REQUESTS, "too many requests are not complete\n")
-}
-
 /// Sends what `answer` comes to. Ends when the client goes away.
-async fn respond_to(
-    mut answer: impl Future<Output = Response<Body>> + Unpin,
-    mut respond: SendResponse<AnswerBytes>,
-    unanswered: Unanswered,
-) {
+async fn respond_to(mut answer: impl Future<Output = Response<Body>> + Unpin, mut respond: SendResponse<AnswerBytes>) {
     let response = poll_fn(|context| match Pin::new(&mut answer).poll(context) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => respond.poll_reset(context).map(|_| None),
     });
     let Some(response) = response.await else { return };
-    drop(unanswered);
     if let Some((body, stream)) = begin(response, respond) {
         send(body, stream).await;
     }

@@ -497,10 +497,10 @@ async fn after_sighup_a_rotated_password_is_used_and_a_wrong_file_changes_nothin
     let rest = rest.split_once('@').unwrap().1;
     std::fs::write(file.path(), format!("{begin}://locked:an0ther@{rest}")).unwrap();
     server.signal("HUP");
-    server.wait_for_log("read the connection string again: it has changed").await;
+    server.wait_for_log("the connection string has changed; new connections use it").await;
     server.wait_for_log("the database answers again").await;
     refresh_and_wait(&server, || database.refresh()).await;
     server.signal("HUP");
-    server.wait_for_log("read the connection string again: it is the same as before").await;
+    server.wait_for_log("the connection string is the same as before").await;
     assert!(!server.log().contains("s3cret") && !server.log().contains("an0ther"), "{}", server.log());
 }

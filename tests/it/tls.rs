@@ -258,6 +258,6 @@ async fn after_sighup_a_rotated_ca_is_trusted() {
     server.wait_for_log("UnknownIssuer").await;
     fs::copy(next.file("ca.pem"), &trusted).unwrap();
     server.signal("HUP");
-    server.wait_for_log("read the connection string again: it has changed").await;
+    server.wait_for_log("the connection string has changed; new connections use it").await;
     server.wait_for_log("the database answers again").await;
 }
