@@ -11,7 +11,7 @@ demo=$PWD/.demo
 [ -z "${DATA:-}" ] || [ -d "$DATA" ] || die "DATA is $DATA, which is no folder; expected one with ASIC reports and an ASX company list"
 bin=$(postgres_bin)
 export DATABASE_URL_FILE=$demo/database-url
-unset DATABASE_URL
+unset DATABASE_URL LISTEN_DATABASE_URL LISTEN_DATABASE_URL_FILE TREEMAP_FROM
 mkdir -p "$demo"
 
 if [ ! -e "$demo/postgres/PG_VERSION" ]; then
@@ -85,16 +85,19 @@ if [ "$(cat "$loaded" 2>/dev/null)" != "${DATA:-sample}" ]; then
   echo "${DATA:-sample}" >"$loaded"
 fi
 
+address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}
+! (exec 3<>"/dev/tcp/${address%:*}/${address##*:}") 2>/dev/null || die "something serves on $address already; expected a free port, or another in TREEMAP_LISTEN_ADDR"
 say "serving"
 # Any free port for the admin port: 8080 may be in use.
 # In a process group of its own: Ctrl-C reaches this script alone, and the server gets one signal. A second one would cut its calls.
 set -m
-TREEMAP_ADMIN_ADDR=${TREEMAP_ADMIN_ADDR:-127.0.0.1:0} "$treemap" serve &
+TREEMAP_LISTEN_ADDR=$address TREEMAP_ADMIN_ADDR=${TREEMAP_ADMIN_ADDR:-127.0.0.1:0} "$treemap" serve &
 set +m
 server=$!
-address=${TREEMAP_LISTEN_ADDR:-127.0.0.1:50051}
+tries=0
 until "$treemap" query "$address" --limit 1 >/dev/null 2>&1; do
   kill -0 "$server" 2>/dev/null || die "the server ended; see above"
+  [ $((tries += 1)) -lt 300 ] || die "the server is not ready after a minute; see above"
   sleep 0.2
 done
 cat <<EOF

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
 use super::{
@@ -255,7 +255,7 @@ async fn call<'a>(
         Protocol::Connect | Protocol::ConnectStream => connect::head(request.headers(), asked),
     };
     let deadline = head.as_ref().ok().and_then(|head| head.timeout);
-    let read = read_in_time(request.body_mut(), settings.request_limit, deadline).await;
+    let (read, waited) = read_in_time(request.body_mut(), settings.request_limit, deadline).await;
     let head = head?;
     let body = read.map_err(Refusal::status)?;
     asked.gzip = head.gzip_out;
@@ -268,21 +268,32 @@ async fn call<'a>(
     };
     let query = asked.get.is_some().then(|| request.uri().query().unwrap_or_default());
     let headers = request.headers();
-    Ok(Call { codec: asked.codec, message, headers, timeout: head.timeout, gzip: asked.gzip, query, closing: None })
+    let timeout = head.timeout.map(|timeout| timeout.saturating_sub(waited));
+    Ok(Call { codec: asked.codec, message, headers, timeout, gzip: asked.gzip, query, closing: None })
 }
 
-/// The whole body of a request, within the client's deadline and ours.
-async fn read_in_time(body: &mut RequestBody, limit: usize, deadline: Option<Duration>) -> Result<Bytes, Refusal> {
+/// The whole body of a request, within the client's deadline and ours; and how long that took.
+async fn read_in_time(
+    body: &mut RequestBody,
+    limit: usize,
+    deadline: Option<Duration>,
+) -> (Result<Bytes, Refusal>, Duration) {
+    let mut waited = Duration::ZERO;
     let mut reading = pin!(read(body, limit));
     // Nearly all requests are here with their head: no clock is looked at for those.
     let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(read) => read,
-        Poll::Pending => match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
-            Some(left) => timeout(left, reading).await.unwrap_or(Err(Refusal::DeadlinePassed)),
-            None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
-        },
+        Poll::Pending => {
+            let begun = Instant::now();
+            let read = match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
+                Some(left) => timeout(left, reading).await.unwrap_or(Err(Refusal::DeadlinePassed)),
+                None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
+            };
+            waited = begun.elapsed();
+            read
+        }
     };
-    if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read }
+    (if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read }, waited)
 }
 
 /// Calls the service, within the client's deadline.
