@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::future::join_all;
 use industry_treemap::proto::treemap::v1::{
     GetTreemapRequest, Heartbeat, Treemap, ViewMode, WatchTreemapRequest, WatchTreemapResponse,
     treemap_service_client::TreemapServiceClient, watch_treemap_response::Event,
@@ -11,9 +13,12 @@ use tonic_types::StatusExt;
 
 use crate::support::{
     database::Database,
+    raw,
     server::{Server, ready, stocks},
     web::Web,
 };
+
+const WATCH: &str = "/treemap.v1.TreemapService/WatchTreemap";
 
 async fn client(server: &Server) -> TreemapServiceClient<Channel> {
     TreemapServiceClient::new(server.channel().await)
@@ -216,6 +221,38 @@ async fn a_watch_ends_with_unavailable_when_its_connection_is_old() {
     // It goes on where it was.
     let mut stream = watch(&server, &version).await;
     assert_eq!(next(&mut stream).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_watch_is_counted_by_how_it_ended_in_every_protocol() {
+    let (_database, server) = ready(&["--max-connection-age", "2s"]).await;
+    let addr = server.addr.as_str();
+    let count = async |code: &str| {
+        let labels =
+            "grpc_type=\"server_stream\",grpc_service=\"treemap.v1.TreemapService\",grpc_method=\"WatchTreemap\"";
+        server.metric(&format!("grpc_server_handled_total{{{labels},grpc_code=\"{code}\"}}")).await
+    };
+    let request = raw::message(&WatchTreemapRequest { limit: 1, ..Default::default() });
+    let text = BASE64_STANDARD.encode(&request).into_bytes();
+    let watched = [
+        ("application/grpc", &request),
+        ("application/grpc-web+proto", &request),
+        ("application/grpc-web-text", &text),
+        ("application/connect+proto", &request),
+    ];
+    let ends = watched.map(|(kind, body)| async move {
+        let answer = Web::new("POST", WATCH).header("content-type", kind).body(body).http2(addr).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, kind));
+    });
+    join_all(ends).await;
+    assert_eq!((count("Unavailable").await, count("OK").await), (4.0, 0.0));
+    let mut stream = watch(&server, "").await;
+    next_treemap(&mut stream).await;
+    drop(stream);
+    crate::support::eventually("a client that went away", async || (count("Canceled").await == 1.0).then_some(()))
+        .await;
+    // Each of them has begun well.
+    assert_eq!(server.metric("treemap_calls_total{protocol=\"grpc_web\",grpc_code=\"OK\"}").await, 2.0);
 }
 
 #[tokio::test]
