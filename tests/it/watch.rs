@@ -49,7 +49,7 @@ async fn next_heartbeat(stream: &mut Streaming<WatchTreemapResponse>) -> Heartbe
 }
 
 /// Changes the data, and refreshes the view.
-fn change(database: &Database, percent: u32) {
+pub fn change(database: &Database, percent: u32) {
     database.psql(&format!(
         "UPDATE shorts SET \"PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS\" = {percent} WHERE \"DATE\" = '2023-12-29'"
     ));
