@@ -12,6 +12,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::support::{
+    cluster::OwnCluster,
     database::Database,
     raw,
     server::{Server, ready, stocks},
@@ -321,6 +322,39 @@ async fn watchers_outlive_postgres_sessions_that_are_cut() {
             break assert_ne!(treemap.version, version);
         }
     }
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_while_postgres_is_killed_turns_stale_by_itself_and_gets_the_refresh_after_it() {
+    let own = OwnCluster::start(&[]);
+    let database = Database::with_sample_in(&own);
+    let arguments = ["--watch-heartbeat", "200ms", "--max-age", "3s", "--max-data-age", "36500d"];
+    let server = Server::start_with(&database.url(), &arguments).await;
+    server.wait_until_ready().await;
+    server.wait_for_log("listening for refreshes").await;
+    let mut stream = watch(&server, "").await;
+    let version = next_treemap(&mut stream).await.version;
+    database.refresh();
+    while next_heartbeat(&mut stream).await.stale {}
+    own.kill();
+    server.wait_for_log("serving the last model; retrying: ").await;
+    loop {
+        let heartbeat = next_heartbeat(&mut stream).await;
+        assert_eq!(heartbeat.version, version);
+        if heartbeat.stale {
+            break;
+        }
+    }
+    own.start_again();
+    server.wait_for_log("the database answers again").await;
+    change(&database, 9);
+    loop {
+        match next(&mut stream).await.unwrap() {
+            Event::Heartbeat(heartbeat) => assert_eq!(heartbeat.version, version),
+            Event::Treemap(treemap) => break assert_ne!(treemap.version, version),
+        }
+    }
+    assert_eq!(server.metric("treemap_watchers").await, 1.0);
 }
 
 #[tokio::test]
