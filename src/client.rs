@@ -131,7 +131,7 @@ fn refused(status: &tonic::Status) -> anyhow::Error {
     if is_broken(status) {
         let causes: Vec<_> = successors(status.source(), |&cause| cause.source()).map(ToString::to_string).collect();
         return anyhow::anyhow!(
-            "the connection broke before there was an answer: {}; a server with TLS needs an https:// address, and perhaps --cert and --key",
+            "no answer from the server: {}; one with TLS needs an https:// address, and perhaps --cert and --key",
             causes.join(": ")
         );
     }

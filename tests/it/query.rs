@@ -250,7 +250,8 @@ async fn query_trusts_the_ca_that_it_is_given_and_shows_its_own_certificate() {
     let own = ["--cert", &client, "--key", &client_key];
     let ask = |arguments: &[&[&str]]| run(&mut command(&[&["query", "--limit", "1"], &*arguments.concat()].concat()));
     ask(&[&[&https, "--ca", &ca], &own]).succeeds().prints(&["reports up to 2023-12-29", "Materials"]);
-    ask(&[&[&https, "--ca", &ca]]).exits(1).prints(&["--cert and --key"]);
+    // It is refused once the handshake is over, as it may be by TLS 1.3: in the first call, or while it is made.
+    ask(&[&[&https, "--ca", &ca]]).exits(1).prints(&["error: "]);
     ask(&[&[&https, "--ca", &other_ca], &own]).exits(1).prints(&["UnknownIssuer"]);
     // By the system's CAs.
     ask(&[&[&https], &own]).exits(1).prints(&["cannot reach a server at https://"]);
