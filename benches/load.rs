@@ -66,6 +66,11 @@ impl Load {
         Self::new(more, None, &format!("{PATH}?connect=v1&encoding=json&message={message}"))
     }
 
+    /// A GET of a path.
+    pub fn path(path: &str, more: &[&str]) -> Self {
+        Self::new(more, None, path)
+    }
+
     /// A file.
     pub fn file(path: &Path) -> Self {
         Self::new(&[], None, &format!("/{}", path.file_name().unwrap().display()))

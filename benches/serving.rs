@@ -18,15 +18,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use industry_treemap::proto::treemap::v1::{WatchTreemapRequest, treemap_service_client::TreemapServiceClient};
 use load::{Load, Measured, Shape, USUAL};
 use prost::Message;
 use support::{
+    cluster::free_port,
     database::Database,
     raw::{self, Raw},
-    server::{Server, get},
+    server::{Client, Server, get},
+    treemap::{command, treemap},
     web::Web,
 };
 use table::{Table, median};
+use tokio::net::TcpStream;
+use tonic::transport::Channel;
 
 /// Measurements of each server; the median is the result.
 const ROUNDS: usize = 5;
@@ -48,7 +56,11 @@ async fn bench() {
     table.at_most("resident memory under that load, MiB, against the allowance", memory, 32.0, 1.0);
     table.at_most("  with 1,000 idle connections after it", idle(&ours).await, 48.0, 1.0);
     drop(ours);
+    pictures(&Server::ready(&database).await, &mut table).await;
+    let name = "resident memory under gRPC, JSON, SVG and 1,000 watchers at once, MiB";
+    table.at_most(name, everything(&database).await, 48.0, 1.0);
     start(&database, &mut table).await;
+    start_from_a_file(&database, &mut table).await;
     freshness(&database, &mut table).await;
     large_view(&mut table).await;
     table.print();
@@ -216,6 +228,70 @@ async fn idle(ours: &Server) -> f64 {
     ours.memory_mib()
 }
 
+/// The picture of ten stocks per industry, drawn for the first time and from the memo.
+async fn pictures(ours: &Server, table: &mut Table) {
+    let path = |width: u32| format!("/treemap.svg?period=3m&limit=10&width={width}");
+    // Each of another width: none of them has been drawn before.
+    let first = median(&mut one_by_one(&ours.addr, (1000..1200).map(path), "identity").await);
+    let zipped = median(&mut one_by_one(&ours.addr, (1000..1200).map(path), "gzip").await);
+    let again = median(&mut one_by_one(&ours.addr, (0..200).map(|_| path(900)), "identity").await);
+    table.at_most("GET of an SVG of limit 10, first time, ms, against the allowance", first, 1.0, 1.0);
+    table.note("  the same with gzip, against that", zipped, first);
+    table.note("  the same from the memo, against that", again, first);
+    let gzip = ["accept-encoding: gzip"];
+    let (svg, get, uncompressed) = (Load::path(&path(900), &gzip), Load::get(10, &gzip), Load::get(10, &[]));
+    let us = (ours.addr.as_str(), ours.id());
+    let [picture, call, as_large] = compare(USUAL, [(&svg, us), (&get, us), (&uncompressed, us)]);
+    rows(table, "SVG from the memo with gzip, against Connect GET with gzip", [picture, call], 0.8);
+    table.note("  the same, against Connect GET without gzip, of as many bytes", picture.cpu, as_large.cpu);
+}
+
+/// The times of GETs, one at a time over one connection of HTTP/1.1, in milliseconds.
+async fn one_by_one(addr: &str, paths: impl Iterator<Item = String>, encoding: &str) -> Vec<f64> {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut times = Vec::new();
+    for path in paths {
+        let request = http::Request::get(path).header("host", addr).header("accept-encoding", encoding);
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        sender.ready().await.unwrap();
+        let begun = Instant::now();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    times
+}
+
+/// The most resident memory with everything at once, in MiB: calls in protobuf and in JSON, pictures, and 1,000 watchers.
+async fn everything(database: &Database) -> f64 {
+    let ours = Server::ready(database).await;
+    let request = WatchTreemapRequest { period: "3m".into(), limit: 10, ..Default::default() };
+    let mut watchers = Vec::new();
+    for _ in 0..10 {
+        let client = TreemapServiceClient::new(ours.channel().await);
+        for _ in 0..100 {
+            let mut watcher = client.clone().watch_treemap(request.clone()).await.unwrap().into_inner();
+            watcher.message().await.unwrap();
+            watchers.push(watcher);
+        }
+    }
+    let picture = Load::path("/treemap.svg?period=3m&limit=10", &["accept-encoding: gzip"]);
+    let loads = [Load::grpc(10, &[]), Load::connect(10, &[]), picture].map(|load| {
+        let (addr, id) = (ours.addr.clone(), ours.id());
+        // This thread goes on with the watchers' connections.
+        tokio::task::spawn_blocking(move || load.saturate((addr.as_str(), id), USUAL))
+    });
+    for load in loads {
+        load.await.unwrap();
+    }
+    assert_eq!(ours.metric("treemap_watchers").await, 1000.0);
+    table::resident_peak(ours.id()).unwrap_or(f64::NAN)
+}
+
 /// The time from the commit of a refresh until the last of four replicas serves it, in milliseconds.
 async fn freshness(database: &Database, table: &mut Table) {
     let refreshed = async |client: &mut support::server::Client| {
@@ -271,6 +347,32 @@ async fn start(database: &Database, table: &mut Table) {
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     table.at_most("start to the first answer, ms, against the allowance", median(&mut times), 50.0, 1.0);
+}
+
+/// The time from process start to the first answer from a model file, with no database.
+async fn start_from_a_file(database: &Database, table: &mut Table) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model").display().to_string();
+    treemap(database, &["snapshot", &file]).succeeds();
+    let nobody = format!("postgres://127.0.0.1:{}/none", free_port());
+    let arguments =
+        ["serve", "--listen-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--model-file", file.as_str()];
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut serve = command(&arguments);
+        serve.env("DATABASE_URL", &nobody).stderr(Stdio::piped());
+        let begun = Instant::now();
+        let mut process = serve.spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+        let addr =
+            log.find_map(|line| Some(line.ok()?.split_once("listening on ")?.1.split_whitespace().next()?.to_owned()));
+        let server = Other { process, addr: addr.expect("an address in the log") };
+        let channel = Channel::from_shared(format!("http://{}", server.addr)).unwrap().connect().await.unwrap();
+        get(&mut Client::new(channel), "3m", 10, 0).await.unwrap();
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    let name = "start to the first answer from a model file, without a database, ms";
+    table.at_most(name, median(&mut times), 20.0, 1.0);
 }
 
 /// A view of 100,000 stocks: the time to load it, and its effect on the throughput.

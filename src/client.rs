@@ -1,6 +1,6 @@
 //! A client of a running server, over `treemap.v1`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{error::Error as _, iter::successors, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -11,6 +11,9 @@ use crate::proto::treemap::v1::{
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// A connection that was cut without a word is noticed after both: a watch would wait for ever.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PONG_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of an answer: the largest has some 200 KB.
 const ANSWER: usize = 16 << 20;
 
@@ -42,9 +45,14 @@ impl TrustArgs {
             format!("{given:?} is no address of a server; expected host:port, http://host:port or https://host:port")
         };
         let endpoint = Endpoint::from_shared(address.clone()).with_context(wrong)?;
-        let mut endpoint = endpoint.connect_timeout(CONNECT_WITHIN);
+        let mut endpoint = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_WITHIN);
         match endpoint.uri().scheme_str() {
-            Some("https") => endpoint = endpoint.tls_config(self.tls()?).with_context(wrong)?,
+            Some("https") => {
+                endpoint = endpoint.tls_config(self.tls()?).context("the certificates cannot be used")?;
+            }
             Some("http") if self.ca.is_some() || self.cert.is_some() => {
                 bail!("--ca, --cert and --key are for https:// addresses, and the address is {address}")
             }
@@ -94,7 +102,7 @@ impl Client {
 pub struct Watched(tonic::Streaming<crate::proto::treemap::v1::WatchTreemapResponse>);
 
 impl Watched {
-    /// The next treemap; `None` when the server asks to come again.
+    /// The next treemap; `None` when the server asks to come again, or the connection has broken.
     ///
     /// Fails with the server's words.
     pub async fn next(&mut self) -> anyhow::Result<Option<Treemap>> {
@@ -107,13 +115,25 @@ impl Watched {
                     }
                 }
                 Ok(None) => return Ok(None),
-                Err(status) if status.code() == tonic::Code::Unavailable => return Ok(None),
+                Err(status) if status.code() == tonic::Code::Unavailable || is_broken(&status) => return Ok(None),
                 Err(status) => return Err(refused(&status)),
             }
         }
     }
 }
 
+/// Whether a status is that of the connection. One that the server has sent has no cause.
+fn is_broken(status: &tonic::Status) -> bool {
+    status.source().is_some()
+}
+
 fn refused(status: &tonic::Status) -> anyhow::Error {
+    if is_broken(status) {
+        let causes: Vec<_> = successors(status.source(), |&cause| cause.source()).map(ToString::to_string).collect();
+        return anyhow::anyhow!(
+            "no answer from the server: {}; one with TLS needs an https:// address, and perhaps --cert and --key",
+            causes.join(": ")
+        );
+    }
     anyhow::anyhow!("the server answers: {} ({:?})", status.message(), status.code())
 }

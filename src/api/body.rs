@@ -1,15 +1,18 @@
 //! The body of a response, in whatever protocol, with the call that it ends.
 
 use std::{
+    fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::StreamBody;
 use tonic::{Code, Status};
 
 use super::{
@@ -26,13 +29,27 @@ pub struct Body {
     call: Option<(Call, Code)>,
 }
 
-#[derive(Debug)]
 enum Frames {
     /// Bytes that exist already, then trailers.
     Whole { bytes: Bytes, trailers: Option<HeaderMap> },
     /// Frames that come one by one.
-    Stream(tonic::body::Body),
+    Stream(BoxStream<'static, Sent>),
+    /// A body of tonic's.
+    Tonic(tonic::body::Body),
 }
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole { .. } => "Whole",
+            Self::Stream(_) => "Stream",
+            Self::Tonic(_) => "Tonic",
+        })
+    }
+}
+
+/// A frame of a stream; with the last one, the code that the call ends with. gRPC has it in the trailers, the others in the bytes.
+pub type Sent = (Frame<Bytes>, Option<Code>);
 
 /// A response with status 200.
 pub fn response(headers: HeaderMap, body: Body) -> Response<Body> {
@@ -60,15 +77,19 @@ pub fn frames(
     messages: MessageStream,
     gzip: bool,
     end: impl FnOnce(Option<Status>) -> Frame<Bytes> + Send + 'static,
-) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
+) -> impl Stream<Item = Sent> + Send + 'static {
     stream::unfold(Some((messages, end)), move |state| async move {
         let (mut messages, end) = state?;
         match messages.next().await {
             Some(Ok(message)) => {
                 let message = if gzip { message.gzip() } else { message };
-                Some((Ok(Frame::data(message.envelope())), Some((messages, end))))
+                Some(((Frame::data(message.envelope()), None), Some((messages, end))))
             }
-            ended => Some((Ok(end(ended.and_then(Result::err))), None)),
+            ended => {
+                let status = ended.and_then(Result::err);
+                let code = status.as_ref().map_or(Code::Ok, Status::code);
+                Some(((end(status), Some(code)), None))
+            }
         }
     })
 }
@@ -111,16 +132,16 @@ impl Body {
     }
 
     /// Frames that come one by one.
-    pub fn stream(frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static) -> Self {
-        Self::tonic(tonic::body::Body::new(StreamBody::new(frames)))
+    pub fn stream(frames: impl Stream<Item = Sent> + Send + 'static) -> Self {
+        Self { frames: Frames::Stream(frames.boxed()), call: None }
     }
 
     /// A body of tonic's.
     pub const fn tonic(body: tonic::body::Body) -> Self {
-        Self { frames: Frames::Stream(body), call: None }
+        Self { frames: Frames::Tonic(body), call: None }
     }
 
-    /// The same; `call` is over with its last frame, and has `code` then.
+    /// The same; `call` is over with its last frame, and has `code` then, unless that frame has another.
     pub fn ends(mut self, call: Call, code: Code) -> Self {
         self.call = Some((call, code));
         if self.is_end_stream() {
@@ -134,9 +155,9 @@ impl Body {
         matches!(self.frames, Frames::Whole { .. })
     }
 
-    fn over(&mut self, trailers: Option<&HeaderMap>) {
+    fn over(&mut self, last: Option<Code>) {
         if let Some((call, code)) = self.call.take() {
-            call.ended(trailers.and_then(code_of).unwrap_or(code));
+            call.ended(last.unwrap_or(code));
         }
     }
 
@@ -167,11 +188,22 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(frame.map(Ok))
             }
-            Frames::Stream(body) => {
+            Frames::Stream(frames) => {
+                let sent = ready!(frames.poll_next_unpin(context));
+                Poll::Ready(sent.map(|(frame, code)| {
+                    if code.is_some() {
+                        self.over(code);
+                    }
+                    Ok(frame.map_data(|bytes| self.bytes(bytes)))
+                }))
+            }
+            Frames::Tonic(body) => {
                 let polled = Pin::new(body).poll_frame(context);
                 match &polled {
                     Poll::Ready(None) => self.over(None),
-                    Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.over(frame.trailers_ref()),
+                    Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                        self.over(frame.trailers_ref().and_then(code_of));
+                    }
                     _ => {}
                 }
                 polled.map_ok(|frame| frame.map_data(|bytes| self.bytes(bytes)))
@@ -182,7 +214,9 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.frames {
             Frames::Whole { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
-            Frames::Stream(body) => body.is_end_stream(),
+            // Known only with the last frame.
+            Frames::Stream(_) => false,
+            Frames::Tonic(body) => body.is_end_stream(),
         }
     }
 
@@ -190,8 +224,8 @@ impl http_body::Body for Body {
         match &self.frames {
             Frames::Whole { bytes, trailers: None } => SizeHint::with_exact(bytes.len() as u64),
             // A length before trailers is allowed, and wanted by nobody.
-            Frames::Whole { .. } => SizeHint::default(),
-            Frames::Stream(body) => body.size_hint(),
+            Frames::Whole { .. } | Frames::Stream(_) => SizeHint::default(),
+            Frames::Tonic(body) => body.size_hint(),
         }
     }
 }

@@ -128,7 +128,7 @@ pub fn render_web(asked: &Asked, text: bool, result: Result<Reply, Failure>) -> 
                 name_compression(asked.gzip, &mut headers);
                 let end = |status: Option<Status>| Frame::data(trailers_envelope(&ended(status.as_ref(), trailers)));
                 let frames = frames(messages, asked.gzip, end);
-                (headers, Body::stream(frames.map(move |frame| frame.map(|frame| frame.map_data(encode)))))
+                (headers, Body::stream(frames.map(move |(frame, code)| (frame.map_data(encode), code))))
             }
         },
         Err(failure) => (failure_headers(failure), Body::empty()),

@@ -136,7 +136,7 @@ pub fn cache_control(max_age: Option<Duration>) -> HeaderValue {
 pub struct Answered {
     /// The response.
     pub response: Response<Body>,
-    /// The code, of a unary call.
+    /// The code; of a stream the one that it has begun with.
     pub code: Code,
     /// The protocol; `None` when the request spoke none.
     pub protocol: Option<Protocol>,

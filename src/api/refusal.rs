@@ -128,6 +128,8 @@ mod tests {
             (Refusal::TooManyCalls, Code::ResourceExhausted, "resource_exhausted", 429, true),
             (Refusal::TooManyConnections, Code::ResourceExhausted, "resource_exhausted", 429, true),
             (Refusal::TooManyStreams, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::TooManyWatchers, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::Leaving, Code::Unavailable, "unavailable", 503, true),
             (Refusal::DeadlinePassed, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
             (Refusal::UnknownMethod, Code::Unimplemented, "unimplemented", 501, false),
             (Refusal::TooLarge, Code::ResourceExhausted, "resource_exhausted", 429, false),

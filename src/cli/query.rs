@@ -105,6 +105,7 @@ impl Query {
                 continue;
             }
             // Another replica, or another connection, goes on.
+            let mut is_reported = false;
             loop {
                 tokio::time::sleep(AGAIN).await;
                 let again = match self.trust.connect(&self.address).await {
@@ -116,7 +117,11 @@ impl Query {
                         stream = again;
                         break;
                     }
-                    Err(error) => eprintln!("the server is gone; trying again: {error:#}"),
+                    Err(error) if !is_reported => {
+                        eprintln!("the server is gone; trying again: {error:#}");
+                        is_reported = true;
+                    }
+                    Err(_) => {}
                 }
             }
         }

@@ -21,6 +21,7 @@ mod page;
 mod picture;
 mod pooler;
 mod privileges;
+mod query;
 mod real_data;
 mod refresh;
 mod refresher;

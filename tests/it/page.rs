@@ -10,6 +10,7 @@ use tokio::{
 use crate::support::{
     cluster::free_port,
     database::Database,
+    eventually,
     server::{Server, ready},
 };
 
@@ -90,7 +91,16 @@ async fn a_new_treemap_arrives_by_itself() {
 #[tokio::test]
 async fn a_hidden_tab_watches_nothing() {
     let (_database, server) = ready(&FRESH).await;
-    Browser::start(&server.addr, "hidden").succeeds().await;
+    let mut browser = Browser::start(&server.addr, "hidden");
+    for (step, watchers) in [("visible", 1.0), ("hidden", 0.0), ("visible again", 1.0)] {
+        browser.wait_for(step).await;
+        eventually(&format!("{watchers} watchers while the tab is {step}"), async || {
+            (server.metric("treemap_watchers").await == watchers).then_some(())
+        })
+        .await;
+        browser.go_on().await;
+    }
+    browser.succeeds().await;
 }
 
 #[tokio::test]

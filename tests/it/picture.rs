@@ -1,12 +1,14 @@
-//! The picture, the rows and the page, as they are served; and `treemap query`.
+//! The picture, the rows and the page, as they are served.
 
 use std::{path::Path, process::Command};
 
-use crate::support::{
-    database::Database,
-    server::{Server, ready},
-    treemap::{Run, command, run},
-    web::{Answer, Web, gunzip},
+use crate::{
+    query::query,
+    support::{
+        database::Database,
+        server::{Server, ready},
+        web::{Answer, Web, gunzip},
+    },
 };
 
 const HOSTILE: [(&str, &str); 6] = [
@@ -45,7 +47,7 @@ fn hostile() -> Database {
 }
 
 /// Whether a text is well-formed XML, as Python's parser has it.
-fn is_well_formed(xml: &str) {
+pub fn is_well_formed(xml: &str) {
     let mut python = Command::new("python3");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), xml).unwrap();
@@ -229,37 +231,4 @@ async fn the_page_is_three_small_files_under_a_strict_policy_and_can_be_switched
     for path in ["/", "/page.js", "/treemap.svg", "/treemap.csv"] {
         assert_eq!(get(&without, path).await.status, 404, "{path}");
     }
-}
-
-fn query(server: &Server, arguments: &[&str]) -> Run {
-    run(&mut command(&[&["query", &server.addr], arguments].concat()))
-}
-
-#[tokio::test]
-async fn query_prints_the_treemap_in_every_format() {
-    let (database, server) = ready(&[]).await;
-    let top =
-        database.psql("SELECT product_code FROM get_treemap_data('3m', 1, 'CURRENT') WHERE industry = 'Materials'");
-    query(&server, &["--limit", "1"]).succeeds().prints(&["reports up to 2023-12-29", "industry", "Materials", &top]);
-    let json = query(&server, &["--format", "json", "--limit", "1", "--mode", "change"]).succeeds().stdout();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["viewMode"], "VIEW_MODE_CHANGE");
-    let csv = query(&server, &["--format", "csv", "--limit", "1", "--industry", "Materials"]).succeeds().stdout();
-    assert_eq!(csv.lines().count(), 2, "{csv}");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("treemap.svg").display().to_string();
-    assert_eq!(query(&server, &["--format", "svg", "--output", &file]).succeeds().stdout(), "");
-    is_well_formed(&std::fs::read_to_string(file).unwrap());
-    query(&server, &["--format", "picture"]).succeeds().prints(&[&top]);
-    for (arguments, reason) in [
-        (&["--industry", "Nothing"][..], "there are: "),
-        (&["--limit", "501"], "limit cannot exceed 500"),
-        (&["--output", "/nowhere/x"], "cannot write /nowhere/x"),
-        (&["--ca", "/nowhere/ca"], "are for https:// addresses"),
-    ] {
-        query(&server, arguments).exits(1).prints(&[reason]);
-    }
-    run(&mut command(&["query", "127.0.0.1:1"])).exits(1).prints(&["cannot reach a server at http://127.0.0.1:1"]);
-    run(&mut command(&["query", "ftp://x"])).exits(1).prints(&["is no address of a server"]);
-    query(&server, &["--format", "gif"]).exits(2);
 }

@@ -281,12 +281,15 @@ async function exports_(browser) {
     await page.locator("#export summary").click();
     const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#menu").getByText(label).click()]);
     check(download.suggestedFilename().endsWith(`.${ending}`), `a file *.${ending}, not ${download.suggestedFilename()}`);
-    const start = readFileSync(await download.path()).subarray(0, 5).toString("latin1");
-    check(ending === "csv" || start.includes({ svg: "<svg", png: "PNG" }[ending]), `a true ${label}`);
+    await checkFile(page, ending, readFileSync(await download.path()));
   }
+  await tab.context.grantPermissions(["clipboard-read", "clipboard-write"], { origin });
+  await choose(page, "mode", "change");
   await page.locator("#export summary").click();
   await page.locator("#copy").click();
-  await eventually(async () => /link/i.test(await page.locator("#live").textContent()), "an answer to Copy link");
+  await eventually(async () => (await page.locator("#live").textContent()) === "Link copied.", "the word that the link is copied");
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  check(copied === page.url() && copied.endsWith("?mode=change"), `the URL in the clipboard, not "${copied}"`);
   if (!(await page.locator("#export").evaluate((details) => details.open))) await page.locator("#export summary").click();
   await page.keyboard.press("Escape");
   check(!(await page.locator("#export").evaluate((details) => details.open)), "Esc closes the menu");
@@ -295,6 +298,27 @@ async function exports_(browser) {
   check((await page.locator("#date").isVisible()) && (await page.locator("#picture svg").isVisible()), "picture and date in print");
   await clean(tab);
   await tab.context.close();
+}
+
+async function checkFile(page, ending, file) {
+  if (ending === "svg") check(file.toString().startsWith("<svg"), "an SVG in the file");
+  if (ending === "csv") {
+    const rows = file.toString().trim().split("\r\n");
+    check(rows[0].startsWith("industry,code,") && rows.length === 1 + (await page.locator(".tile").count()), "a row for each tile in the CSV");
+  }
+  if (ending === "png") {
+    check(file.subarray(0, 8).equals(Buffer.from("\x89PNG\r\n\x1a\n", "latin1")), "the signature of a PNG in the file");
+    const size = await page.evaluate(() => ["width", "height"].map((side) => 2 * document.querySelector("#picture svg").getAttribute(side)));
+    const found = [file.readUInt32BE(16), file.readUInt32BE(20)];
+    check(found.join() === size.join(), `a PNG of twice the picture's size, ${size.join(" x ")}, not ${found.join(" x ")}`);
+    const colours = await page.evaluate(async (base64) => {
+      const image = await createImageBitmap(new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))]));
+      const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+      context.drawImage(image, 0, 0);
+      return new Set(new Uint32Array(context.getImageData(0, 0, image.width, image.height).data.buffer)).size;
+    }, file.toString("base64"));
+    check(colours > 10, `the picture in the PNG, not ${colours} colours`);
+  }
 }
 
 async function sizes(browser) {
@@ -328,6 +352,25 @@ async function sizes(browser) {
   await wide;
   await clean(phone);
   await phone.context.close();
+
+  const cinema = await open(browser, "/", { viewport: { width: 3840, height: 2160 } });
+  const box = await cinema.page.locator("#picture svg").boundingBox();
+  check(box.width > 3840 - 48 && box.y + box.height > 2160 - 48, `a picture that fills a window of 3840 x 2160, not one of ${box.width} x ${box.height}`);
+  await noOverflow(cinema.page, "a window of 3840 px");
+  check(await cinema.page.evaluate(() => document.documentElement.scrollHeight <= innerHeight), "nothing to scroll in a window of 3840 x 2160");
+  await screenshot(cinema.page, "4k");
+  await clean(cinema);
+  await cinema.context.close();
+
+  for (const [reducedMotion, moves] of [["no-preference", true], ["reduce", false]]) {
+    const tab = await open(browser, "/", { reducedMotion });
+    const motion = await tab.page.evaluate(() => {
+      document.querySelector(".tile").classList.add("changed");
+      return document.getAnimations().length > 0 || parseFloat(getComputedStyle(document.getElementById("picture")).transitionDuration) > 0;
+    });
+    check(motion === moves, `${moves ? "an" : "no"} animation of a changed tile with prefers-reduced-motion: ${reducedMotion}`);
+    await tab.context.close();
+  }
 
   const plain = await browser.newContext({ ...DESKTOP, javaScriptEnabled: false });
   const page = await plain.newPage();
@@ -370,12 +413,15 @@ async function hidden(browser) {
   }, away);
   await page.goto(base);
   await eventually(() => watches.size === 1, "one WatchTreemap request while visible");
+  await ready("visible");
   await turn(true);
   await eventually(() => watches.size === 0, "no WatchTreemap request while hidden");
   await page.waitForTimeout(2500); // longer than the first wait for a new connection
   check(watches.size === 0, "still no WatchTreemap request while hidden");
+  await ready("hidden");
   await turn(false);
   await eventually(() => watches.size === 1, "one WatchTreemap request when visible again");
+  await ready("visible again");
 }
 
 async function restart(browser) {
