@@ -3,7 +3,7 @@
 # Sets up and serves the treemap on this machine. DATA=folder loads real reports and a company list; without it, a sample.
 demo:
 	scripts/setup.sh rust cc postgres
-	cargo build --release --locked
+	cargo build --locked
 	scripts/demo.sh
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.

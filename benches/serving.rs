@@ -288,7 +288,7 @@ async fn everything(database: &Database) -> f64 {
     for load in loads {
         load.await.unwrap();
     }
-    assert_eq!(ours.metric("treemap_watchers").await, 1000.0);
+    assert!(ours.metric("treemap_watchers").await >= 1000.0);
     table::resident_peak(ours.id()).unwrap_or(f64::NAN)
 }
 

@@ -49,7 +49,7 @@ for image in docker.io/library/rust:1.95-slim-bookworm docker.io/library/debian:
       kill -0 $! 2>/dev/null && [ $SECONDS -lt 1800 ] || { tail -30 /tmp/log; exit 1; }
       sleep 1
     done
-    target/release/treemap query --limit 1 --format json | grep -q currentPercent || exit 1
+    target/debug/treemap query --limit 1 --format json | grep -q currentPercent || exit 1
     echo "== make demo answers after $SECONDS s"
     kill -INT -- -$!
     wait $!

@@ -40,12 +40,12 @@ until grep -q '^== ready' "$log"; do
   [ $((SECONDS - begun)) -lt "$limit" ] || failed "make demo is not ready after $limit s"
   sleep 0.2
 done
+seconds=$((SECONDS - begun))
 url=$(sed -n 's/^== ready. Look at //p' "$log")
 address=${url#http://}
 method=shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
 request='{"period":"3m","limit":1}'
 answer=$("$(grpcurl_path)" -plaintext -max-time 10 -d "$request" "$address" $method) || failed "no answer by gRPC"
-seconds=$((SECONDS - begun))
 grep -q '"shortPosition"' <<<"$answer" || failed "the answer has no stocks: $answer"
 answer=$(curl -sS --fail --max-time 10 -H 'content-type: application/json' -d "$request" "$url/$method") || failed "no answer as JSON"
 grep -q '"shortPosition"' <<<"$answer" || failed "the answer as JSON has no stocks: $answer"

@@ -135,8 +135,6 @@ mod tests {
             (Refusal::TooLarge, Code::ResourceExhausted, "resource_exhausted", 429, false),
             (Refusal::Incomplete, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
             (Refusal::TooManyIncomplete, Code::ResourceExhausted, "resource_exhausted", 429, true),
-            (Refusal::TooManyWatchers, Code::ResourceExhausted, "resource_exhausted", 429, true),
-            (Refusal::Leaving, Code::Unavailable, "unavailable", 503, true),
         ] {
             let status = refusal.status();
             assert_eq!(status.code(), code, "{refusal:?}");
