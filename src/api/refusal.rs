@@ -33,6 +33,8 @@ pub enum Refusal {
     TooLarge,
     /// The request was not complete in time.
     Incomplete,
+    /// The client went away in the middle of its request. It sees no refusal.
+    ClientGone,
     /// This replica has all the incomplete requests that it takes.
     TooManyIncomplete,
 }
@@ -81,6 +83,7 @@ impl Refusal {
             Self::UnknownMethod => (Code::Unimplemented, "there is no such method here", none()),
             Self::TooLarge => (Code::ResourceExhausted, "the request message is too large", none()),
             Self::Incomplete => (Code::DeadlineExceeded, "the request was not complete in time", none()),
+            Self::ClientGone => (Code::Cancelled, "the client went away", none()),
             Self::TooManyIncomplete => (Code::ResourceExhausted, "too many incomplete requests", retry(FREE_SOON)),
         }
     }
@@ -134,6 +137,7 @@ mod tests {
             (Refusal::UnknownMethod, Code::Unimplemented, "unimplemented", 501, false),
             (Refusal::TooLarge, Code::ResourceExhausted, "resource_exhausted", 429, false),
             (Refusal::Incomplete, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
+            (Refusal::ClientGone, Code::Cancelled, "canceled", 499, false),
             (Refusal::TooManyIncomplete, Code::ResourceExhausted, "resource_exhausted", 429, true),
         ] {
             let status = refusal.status();

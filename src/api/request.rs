@@ -162,9 +162,8 @@ pub async fn read(body: &mut RequestBody, limit: usize) -> Result<Bytes, Refusal
             break;
         }
         let Some(frame) = body.frame().await else { break };
-        // A client that went away sees no refusal.
         let why = |error: Box<dyn Error + Send + Sync>| {
-            if error.is::<Status>() { Refusal::TooManyIncomplete } else { Refusal::Incomplete }
+            if error.is::<Status>() { Refusal::TooManyIncomplete } else { Refusal::ClientGone }
         };
         let Ok(data) = frame.map_err(why)?.into_data() else { continue };
         if first.is_empty() && whole.is_empty() {

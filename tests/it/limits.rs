@@ -11,8 +11,8 @@ use crate::support::{
     eventually,
     outage::Calls,
     raw::{
-        self, ACK, CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, frame,
-        request_headers,
+        self, ACK, CONTINUATION, DATA, END_HEADERS, GET_TREEMAP, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS,
+        frame, request_headers,
     },
     server::{Server, get, ready},
 };
@@ -363,4 +363,32 @@ async fn random_frames_do_not_harm_the_server_or_other_clients() {
     .await;
     assert!(server.memory_mib() - before < 25.0, "{before} MiB, now {}", server.memory_mib());
     assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_of_its_request_is_counted_as_canceled() {
+    let (_database, server) = ready(&[]).await;
+    let count = async |code: &str| {
+        let method = "grpc_service=\"shorts.v1alpha1.ShortedStocksService\",grpc_method=\"GetIndustryTreeMap\"";
+        server.metric(&format!("grpc_server_handled_total{{grpc_type=\"unary\",{method},grpc_code=\"{code}\"}}")).await
+    };
+    // By a reset, and by the end of the connection; over HTTP/1.1 too.
+    let mut raw = Raw::handshake(&server.addr, &[]).await;
+    raw.send(&frame(HEADERS, END_HEADERS, 1, &request_headers(&[]))).await;
+    raw.send(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())).await;
+    let mut gone = Raw::handshake(&server.addr, &[]).await;
+    gone.send(&frame(HEADERS, END_HEADERS, 1, &request_headers(&[]))).await;
+    let started = "grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"shorts.v1alpha1.ShortedStocksService\",grpc_method=\"GetIndustryTreeMap\"}";
+    eventually("it has arrived", async || (server.metric(started).await == 2.0).then_some(())).await;
+    drop(gone);
+    let mut http1 = Raw::connect(&server.addr).await;
+    let head = format!(
+        "POST {GET_TREEMAP} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n"
+    );
+    http1.send(head.as_bytes()).await;
+    drop(http1);
+    eventually("three are canceled", async || (count("Canceled").await == 3.0).then_some(())).await;
+    for other in ["Unknown", "DeadlineExceeded", "Internal", "InvalidArgument"] {
+        assert!(count(other).await < 1.0, "{other}");
+    }
 }
