@@ -40,7 +40,7 @@ COPY --from=build /src/target/dist/treemap /treemap
 # A folder for TREEMAP_MODEL_FILE: a volume that is mounted there for the first time takes its owner from here.
 COPY --from=build --chown=65532:65532 /state /var/lib
 USER 65532:65532
-# PORT, so that a host of containers can set another.
+# PORT, so that a container platform can set another.
 ENV PORT=50051 \
     TREEMAP_ADMIN_ADDR=[::]:8080
 EXPOSE 50051 8080

@@ -18,7 +18,7 @@ check_rust() {
   needed=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml)
   found=$(rust_version)
   if [ -z "$found" ]; then
-    [ ! -x ~/.cargo/bin/cargo ] || command -v cargo >/dev/null || die "Rust is installed but not on the PATH. This mends it:
+    [ ! -x ~/.cargo/bin/cargo ] || command -v cargo >/dev/null || die "Rust is installed but not on the PATH. To fix it:
   . ~/.cargo/env"
     if ! command -v rustup >/dev/null && command -v apt-get >/dev/null; then
       as_root apt-get update -qq
@@ -44,9 +44,9 @@ check_rust() {
     mend="curl -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env"
     command -v curl >/dev/null || ! command -v apt-get >/dev/null || mend="${sudo}apt-get install -y curl && $mend"
   fi
-  [ -n "$found" ] || die "there is no Rust on this machine, and the treemap needs $needed or newer. This mends it:
+  [ -n "$found" ] || die "there is no Rust on this machine, and the treemap needs $needed or newer. To fix it:
   $mend"
-  die "the Rust on this machine is $found, and the treemap needs $needed or newer. This mends it:
+  die "the Rust on this machine is $found, and the treemap needs $needed or newer. To fix it:
   $mend"
 }
 [[ " $* " != *" rust "* ]] || check_rust

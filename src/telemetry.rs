@@ -100,7 +100,7 @@ impl Telemetry {
             // This line is not to be dropped too.
             if dropped > logged && log.is_read() {
                 let lines = dropped - logged;
-                tracing::warn!("{lines} lines of the log were dropped: whoever reads standard error was too slow");
+                tracing::warn!("dropped {lines} lines of the log: standard error is read too slowly");
                 logged = dropped;
             }
         }

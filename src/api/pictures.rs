@@ -23,7 +23,7 @@ use crate::{
         page::{FILES, File, POLICY, gzip},
         svg::{self, Canvas},
     },
-    treemap::{Request as Asked, ViewMode},
+    treemap::{Request as Asked, ViewMode, model::Kind},
 };
 
 const SVG: &str = "/treemap.svg";
@@ -142,9 +142,11 @@ async fn drawn(
             .into()
         };
         let kept = |compressed| {
-            let kind = match resource {
-                Resource::Csv => format!("csv {compressed} {industry:?}"),
-                _ => format!("{canvas:?} {compressed} {industry:?}"),
+            let is_table = matches!(resource, Resource::Csv);
+            let kind = Kind {
+                canvas: (!is_table).then_some((canvas.width, canvas.height, canvas.theme == Theme::Dark)),
+                gzip: compressed,
+                industry: industry.as_deref().map(Box::from),
             };
             answer.drawn(kind, || {
                 let plain = make();
@@ -153,8 +155,10 @@ async fn drawn(
         };
         compressed(headers, || kept(false), || kept(true))
     };
-    let all = response.headers_mut();
-    all.extend(freshness(&answer));
+    let mut all = freshness(&answer);
+    if let Some(encoding) = response.headers_mut().remove(header::CONTENT_ENCODING) {
+        all.insert(header::CONTENT_ENCODING, encoding);
+    }
     all.insert(header::ETAG, tag);
     all.insert(header::CACHE_CONTROL, cache_control.clone());
     let kind =
@@ -165,6 +169,7 @@ async fn drawn(
     if matches!(resource, Resource::Csv) {
         all.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"treemap.csv\""));
     }
+    *response.headers_mut() = all;
     Ok(response)
 }
 

@@ -65,7 +65,7 @@ pub struct ServerArgs {
 #[derive(Debug, clap::Args)]
 pub struct ListenAddress {
     /// Address and port for gRPC, gRPC-Web and Connect; port 0 picks a free port and logs it [default: all addresses at `PORT` if that
-    /// is set, as hosts of containers do, and 127.0.0.1:50051 otherwise]
+    /// is set, as container platforms do, and 127.0.0.1:50051 otherwise]
     #[arg(long, env = "TREEMAP_LISTEN_ADDR", value_name = "ADDRESS")]
     listen_addr: Option<String>,
 }

@@ -179,7 +179,10 @@ impl Svg<'_> {
         let ground = colour::of(value(stock, view_mode), view_mode, self.canvas.theme);
         let value = percent(value(stock, view_mode), view_mode == ViewMode::PercentageChange);
         let (code, name) = (escape(&stock.code), escape(&stock.company_name));
-        let change = stock.change_percent.map(|change| format!(" data-change=\"{change}\"")).unwrap_or_default();
+        // Four decimals are more than anybody reads, and half of the digits.
+        let rounded = |change: f64| (change * 1e4).round() / 1e4;
+        let change = stock.change_percent.map(|change| format!(" data-change=\"{}\"", rounded(change)));
+        let change = change.unwrap_or_default();
         let colon = if name.is_empty() { "" } else { ": " };
         let _ = write!(
             self.text,

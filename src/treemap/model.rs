@@ -23,6 +23,17 @@ const fn list_index(period: Period, view_mode: ViewMode) -> usize {
     period.index() * ViewMode::ALL.len() + view_mode.index()
 }
 
+/// What tells a drawing from others of the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// Width, height, and whether it is for a dark page; `None` for a table.
+    pub canvas: Option<(u16, u16, bool)>,
+    /// Whether it is compressed with gzip.
+    pub gzip: bool,
+    /// The only industry; `None` for all.
+    pub industry: Option<Box<str>>,
+}
+
 /// The answers to all valid requests.
 #[derive(Debug)]
 pub struct Model {
@@ -39,11 +50,13 @@ pub struct Model {
     pub data_date: Option<HeaderValue>,
     /// When the view was refreshed, by RFC 3339 in UTC.
     pub last_refreshed: Option<HeaderValue>,
+    /// Before and after it is stale.
+    tags_with_freshness: [HeaderValue; 2],
     stale_from: SystemTime,
     /// By list, limit and form.
     memo: Memo<(usize, usize, u8)>,
     /// By list, limit, staleness and kind.
-    drawings: Memo<(usize, usize, bool, String)>,
+    drawings: Memo<(usize, usize, bool, Kind)>,
 }
 
 impl Model {
@@ -54,9 +67,7 @@ impl Model {
 
     /// A weak entity tag of what also shows when the data was refreshed, and whether it is stale.
     pub fn entity_tag_with_freshness(&self) -> HeaderValue {
-        let refreshed = self.freshness.last_refreshed.map_or(0, Timestamp::as_microsecond);
-        let version = self.version.to_str().unwrap_or_default();
-        header(&format!("W/\"{version}-{refreshed:x}-{}\"", u8::from(self.is_stale())))
+        self.tags_with_freshness[usize::from(self.is_stale())].clone()
     }
 
     /// The name of each period, and how many stocks it can answer with.
@@ -109,12 +120,14 @@ impl Builder {
         let industries = self.stocks.map(|stocks| stocks.build(&mut digest));
         digest.update(format!("{:?}", freshness.data_date));
         let version = digest.finalize()[..8].iter().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        let refreshed = freshness.last_refreshed.map_or(0, Timestamp::as_microsecond);
         Model {
             lists,
             industries,
             freshness,
             version: header(&format!("{version:016x}")),
             entity_tag: header(&format!("W/\"{version:016x}\"")),
+            tags_with_freshness: [0, 1].map(|stale| header(&format!("W/\"{version:016x}-{refreshed:x}-{stale}\""))),
             data_date: freshness.data_date.map(|date| header(&date.to_string())),
             last_refreshed: freshness.last_refreshed.map(|instant| header(&instant.to_string())),
             stale_from: freshness.view_stale_from(tolerance).min(freshness.data_stale_from(tolerance)),
@@ -168,8 +181,8 @@ impl Answer {
         self.model.memo.get((list_index(period, view_mode), limit.get(), form), make)
     }
 
-    /// The same for a drawing of a `kind`, which names all that tells it from others.
-    pub fn drawn(&self, kind: String, make: impl FnOnce() -> Bytes) -> Bytes {
+    /// The same for a drawing of a `kind`.
+    pub fn drawn(&self, kind: Kind, make: impl FnOnce() -> Bytes) -> Bytes {
         let Request { period, limit, view_mode } = self.request;
         let list = list_index(period, view_mode);
         self.model.drawings.get((list, limit.get(), self.model.is_stale(), kind), make)

@@ -225,7 +225,7 @@ async fn lines_of_the_log_that_were_dropped_are_counted_once_it_is_read_again() 
     std::thread::spawn(move || {
         let mut lines = BufReader::new(log).lines().map_while(Result::ok);
         let count = lines.find_map(|line| {
-            let (before, _) = line.split_once(" lines of the log were dropped")?;
+            let (before, _) = line.split_once(" lines of the log: standard error")?;
             before.rsplit(' ').next()?.parse::<usize>().ok()
         });
         let _ = found.send(count);
