@@ -62,7 +62,7 @@ fn state(database: &Database) -> String {
     database.psql("SELECT treemap_source_state()")
 }
 
-/// Makes a change, and waits until it is counted: Postgres 14 counts it a moment later.
+/// Makes a change, and waits until it is counted: Postgres counts it when the session ends, and 14 a moment later.
 fn changes(database: &Database, change: &str) {
     let before = state(database);
     database.psql(change);
@@ -102,7 +102,7 @@ fn status_reports_a_newest_day_that_is_nearly_empty() {
 #[test]
 fn status_reports_days_that_are_newer_than_the_view_though_no_change_was_counted() {
     let database = Database::with_sample();
-    database.add_shorts(&[("2023-12-30", "AAA", "50")]);
+    changes(&database, "INSERT INTO shorts SELECT '2023-12-30', 'AAA LTD', 'AAA', 1, 100, 50");
     // As if the counters had not moved.
     database.psql("UPDATE treemap_refreshes SET source_state = treemap_source_state()");
     treemap(&database, &STATUS).exits(1).prints(&["shorts has reports up to 2023-12-30 and the view up to 2023-12-29"]);
