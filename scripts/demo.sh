@@ -47,12 +47,13 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM HUP
 
-port=54320
-while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
 # Stops a Postgres that an earlier run could not stop: it would block this one.
 as_postgres "$bin/pg_ctl" -D "$data" -m fast stop >/dev/null 2>&1 || true
-as_postgres "$bin/pg_ctl" -D "$data" -w -l "$data/log" -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=" start >/dev/null ||
-  die "Postgres does not start; see $data/log"
+# Below the ports that the system gives to clients: one of those may be in use though nobody listens.
+port=25432
+until as_postgres "$bin/pg_ctl" -D "$data" -w -l "$data/log" -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=" start >/dev/null 2>&1; do
+  [ $((port += 1)) -lt 25442 ] || die "Postgres does not start; see $data/log"
+done
 
 # Real and synthetic data go into separate databases.
 database=$([ -n "${DATA:-}" ] && echo reports || echo sample)

@@ -32,6 +32,8 @@ const MARGIN: f64 = 1.0;
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 /// The smallest text.
 const SMALL: f64 = 9.0;
+/// The largest text of a tile, in a picture of the usual size or a smaller one.
+const LARGE: f64 = 26.0;
 
 /// Draws.
 pub fn draw(picture: &Picture, canvas: Canvas, only: Option<&str>) -> String {
@@ -197,7 +199,8 @@ impl Svg<'_> {
         let text = colour::text_on(ground);
         let room = rect.width - 4.0;
         // As large as the tile allows, and the code before the value.
-        let size = (rect.width / 4.2).min(rect.height / 2.4).clamp(SMALL, 26.0);
+        let largest = (f64::from(self.canvas.width.min(self.canvas.height)) / 27.0).max(LARGE);
+        let size = (rect.width / 4.2).min(rect.height / 2.4).clamp(SMALL, largest);
         let (x, middle) = (rect.x + rect.width / 2.0, rect.y + rect.height / 2.0);
         let below = (size * 0.72).max(SMALL);
         let both = rect.height >= size + below + 5.0 && width(&value, below) <= room;
