@@ -25,9 +25,8 @@ use industry_treemap::proto::treemap::v1::{WatchTreemapRequest, treemap_service_
 use load::{Load, Measured, Shape, USUAL};
 use prost::Message;
 use support::{
-    cluster::{cluster, free_port},
+    cluster::free_port,
     database::Database,
-    proxy::{Mode, Proxy},
     raw::{self, Raw},
     server::{Client, Server, get},
     treemap::{command, treemap},
@@ -347,23 +346,7 @@ async fn start(database: &Database, table: &mut Table) {
         get(&mut server.client().await, "3m", 10, 0).await.unwrap();
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
-    let here = median(&mut times);
-    table.at_most("start to the first answer, ms, against the allowance", here, 50.0, 1.0);
-    for (away, name) in [
-        (Duration::from_millis(1), "  the same with the database 1 ms away, against that"),
-        (Duration::from_millis(20), "  the same with the database 20 ms away, against that"),
-    ] {
-        let proxy = Proxy::to(cluster().port).await;
-        proxy.set(Mode::Delay(away / 2));
-        let mut times = Vec::new();
-        for _ in 0..ROUNDS {
-            let begun = Instant::now();
-            let server = Server::start_with(&database.url_at(proxy.port), &[]).await;
-            get(&mut server.client().await, "3m", 10, 0).await.unwrap();
-            times.push(begun.elapsed().as_secs_f64() * 1000.0);
-        }
-        table.note(name, median(&mut times), here);
-    }
+    table.at_most("start to the first answer, ms, against the allowance", median(&mut times), 50.0, 1.0);
 }
 
 /// The time from process start to the first answer from a model file, with no database.

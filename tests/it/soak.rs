@@ -9,7 +9,9 @@ use std::{
 };
 
 use crate::support::{
+    cluster::cluster,
     database::Database,
+    proxy::{Mode, Proxy},
     server::{Server, get},
 };
 
@@ -68,4 +70,24 @@ async fn starting_and_killing_replicas_gives_one_refresh_for_each_tick() {
          FROM treemap_refreshes WHERE tick IS NOT NULL",
     );
     assert_eq!(ticks, "t|t");
+}
+
+#[tokio::test]
+#[ignore = "for a release build: make soak"]
+async fn a_cold_start_takes_a_few_round_trips_to_the_database() {
+    let database = Database::with_sample();
+    for away in [0, 1, 20] {
+        let proxy = Proxy::to(cluster().port).await;
+        proxy.set(if away == 0 { Mode::Forward } else { Mode::Delay(Duration::from_millis(away) / 2) });
+        let mut times = Vec::new();
+        for _ in 0..9 {
+            let begun = Instant::now();
+            let server = Server::start_with(&database.url_at(proxy.port), &[]).await;
+            get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        println!("from the start of the process to its first answer, with the database {away} ms away: {:?}", times[4]);
+        assert!(times[4] < Duration::from_secs(1), "{times:?}");
+    }
 }

@@ -9,7 +9,8 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
 };
 
 /// What the proxy does with the bytes that it receives.
@@ -90,19 +91,37 @@ async fn pump(
     to: &mut (impl AsyncWriteExt + Unpin),
     modes: watch::Receiver<Mode>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = from.read(&mut buffer).await?;
-        let mode = *modes.borrow();
-        match mode {
-            Mode::Delay(pause) => tokio::time::sleep(pause).await,
-            // These bytes are lost for ever, as on a cut cable.
-            Mode::BlackHole => std::future::pending().await,
-            Mode::Forward | Mode::Reset => {}
+    // What is delayed does not hold up what comes after it.
+    let (queue, mut queued) = mpsc::unbounded_channel();
+    let reading = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from.read(&mut buffer).await?;
+            let mode = *modes.borrow();
+            let pause = match mode {
+                Mode::Delay(pause) => pause,
+                // These bytes are lost for ever, as on a cut cable.
+                Mode::BlackHole => std::future::pending().await,
+                Mode::Forward | Mode::Reset => Duration::ZERO,
+            };
+            let _ = queue.send((Instant::now() + pause, buffer[..read].to_vec()));
+            if read == 0 {
+                return std::future::pending().await;
+            }
         }
-        if read == 0 {
-            return Ok(());
+    };
+    let writing = async {
+        while let Some((due, bytes)) = queued.recv().await {
+            sleep_until(due).await;
+            if bytes.is_empty() {
+                break;
+            }
+            to.write_all(&bytes).await?;
         }
-        to.write_all(&buffer[..read]).await?;
+        Ok(())
+    };
+    tokio::select! {
+        failed = reading => failed,
+        ended = writing => ended,
     }
 }
