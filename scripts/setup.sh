@@ -71,9 +71,8 @@ for tool in "$@"; do
     grpcio) [ -n "$(python_with grpc)" ] || missing+=(python3-grpcio python3-protobuf) ;;
     systemd) [ "$(uname)" = Darwin ] || command -v systemd-analyze >/dev/null || missing+=(systemd) ;;
     curl) command -v curl >/dev/null || missing+=(curl) ;;
-    venv) python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv) ;;
     conformance | buf | kustomize | deny) ;;
-    clients) python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv) ;;
+    clients | venv) python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv) ;;
     clients-java) { command -v mvn && command -v javac; } >/dev/null || missing+=(maven default-jdk-headless) ;;
     chromium) [ -n "$(chromium_path)" ] || missing+=(chromium-headless-shell) ;;
     npm) command -v npm >/dev/null || missing+=(npm) ;;

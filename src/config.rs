@@ -1,4 +1,4 @@
-//! Every setting: flag, environment variable, default and meaning, read once. Nothing here touches the network.
+//! Every setting: flag, environment variable, default and meaning. Only connection strings are read again later, by `renew`.
 //! All mistakes are reported together, each with the name of its setting; a secret is never printed, not even a wrong one.
 
 mod database;

@@ -14,13 +14,13 @@
 //! - [`status`], [`migrate`], [`load`], [`sample`]: what the other commands do
 //! - [`view`]: everything that is read of `mv_treemap_data`
 //! - [`picture`]: the treemap laid out and drawn: SVG, terminal, CSV, the page
-//! - [`config`]: every setting, read once
+//! - [`config`]: every setting
 //! - [`metrics`], [`telemetry`]: what is counted; logs and traces
 //! - [`treemap`]: what a valid request is; the model that answers it
 //! - [`retry`]: the pause before the next try; a lasting failure is logged once
 //! - [`postgres`]: the one door to Postgres: connection strings, connections, time limits, errors
 //! - [`schedule`]: the ticks of a cron pattern in a time zone
-//! - [`files`]: files of others, within bounds
+//! - [`files`]: reads files within bounds of size and time
 //! - [`tls`]: certificates and keys for both sides of TLS
 //!
 //! A request goes `server` → `api` → `treemap` and back; it meets the database only when no model has been loaded yet, and then it
