@@ -44,38 +44,66 @@ pub async fn keep_fresh(
     mut failures: FailureLog,
     metrics: Arc<Metrics>,
 ) {
-    let mut schedule = Refreshes {
-        primary,
-        config,
-        who,
-        metrics,
-        filled: false,
-        last_handled: None,
-        change: None,
-        next_look: Instant::now(),
-        uncounted: false,
-    };
-    let mut backoff = Backoff::new(FIRST_PAUSE);
+    let mut turns = vec![Turn::of(Cause::Schedule)];
+    turns.extend(config.sources.map(|sources| Turn::of(Cause::Source(sources))));
+    let mut refreshes =
+        Refreshes { primary, config, who, metrics, filled: false, last_handled: None, change: None, uncounted: false };
     let log = |words: &str| tracing::error!("cannot keep the view fresh; retrying: {words}");
     loop {
         failures.attempt(log);
-        let pause = match schedule.step().await {
-            Ok(()) => {
-                if let Some(ended) = failures.succeeded() {
-                    tracing::info!(seconds = ended.seconds, failed = ended.attempts, "refreshes work again");
-                }
-                backoff.reset();
-                schedule.pause(Timestamp::now())
+        for turn in &mut turns {
+            if turn.at > Instant::now() {
+                continue;
             }
-            Err(error) => {
-                schedule.metrics.refresh(RefreshResult::Failed);
+            let next = match turn.cause {
+                Cause::Schedule => refreshes.fill_and_tick().await,
+                Cause::Source(sources) => refreshes.look_at_the_source(sources).await,
+            };
+            turn.failing = next.is_err();
+            let pause = next.inspect(|_| turn.backoff.reset()).unwrap_or_else(|error| {
+                refreshes.metrics.refresh(RefreshResult::Failed);
                 failures.failed(&error, log);
-                backoff.pause(error.kind.longest_pause())
-            }
-        };
-        if schedule.primary.pause(pause).await {
-            backoff.reset();
+                turn.backoff.pause(error.kind.longest_pause())
+            });
+            turn.at = Instant::now() + pause;
         }
+        if !turns.iter().any(|turn| turn.failing)
+            && let Some(ended) = failures.succeeded()
+        {
+            tracing::info!(seconds = ended.seconds, failed = ended.attempts, "refreshes work again");
+        }
+        let next = turns.iter().map(|turn| turn.at.saturating_duration_since(Instant::now())).min();
+        if refreshes.primary.pause(next.unwrap_or(LONGEST_SLEEP)).await {
+            turns.iter_mut().filter(|turn| turn.failing).for_each(Turn::again);
+        }
+    }
+}
+
+/// Why the view may have to be refreshed, looked at on its own: a cause that fails does not keep the other from its turn.
+struct Turn {
+    cause: Cause,
+    at: Instant,
+    failing: bool,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Copy)]
+enum Cause {
+    /// It was never filled, or a tick of the schedule is due.
+    Schedule,
+    /// The source tables have changed.
+    Source(SourceConfig),
+}
+
+impl Turn {
+    fn of(cause: Cause) -> Self {
+        Self { cause, at: Instant::now(), failing: false, backoff: Backoff::new(FIRST_PAUSE) }
+    }
+
+    /// Has its turn at once, as if it had never failed.
+    fn again(&mut self) {
+        self.at = Instant::now();
+        self.backoff.reset();
     }
 }
 
@@ -89,23 +117,13 @@ struct Refreshes {
     /// The last tick that needs nothing more.
     last_handled: Option<Timestamp>,
     change: Option<Change>,
-    next_look: Instant,
     /// Whether it was logged that changes are not counted.
     uncounted: bool,
 }
 
 impl Refreshes {
-    /// Does what is due now. One reason that fails does not keep the next from its turn, unless nothing can be reached.
-    async fn step(&mut self) -> Result<(), DbError> {
-        let ticked = self.fill_and_tick().await;
-        if matches!(&ticked, Err(error) if error.kind == Kind::Unreachable) {
-            return ticked;
-        }
-        let looked = self.look_at_the_source().await;
-        ticked.and(looked)
-    }
-
-    async fn fill_and_tick(&mut self) -> Result<(), DbError> {
+    /// Fills a view that was never filled, and refreshes for a tick that is due. Gives how long no other is.
+    async fn fill_and_tick(&mut self) -> Result<Duration, DbError> {
         if !self.filled {
             match last_refreshed(&self.primary).await {
                 Ok(_) => {}
@@ -124,28 +142,19 @@ impl Refreshes {
             }
             self.last_handled = Some(due);
         }
-        Ok(())
+        let now = Timestamp::now();
+        let next = self.config.schedule.as_ref().and_then(|schedule| schedule.next(now));
+        let until = next.and_then(|tick| Duration::try_from(tick.duration_since(now)).ok());
+        Ok(until.map_or(LONGEST_SLEEP, |until| until.min(LONGEST_SLEEP)))
     }
 
-    async fn look_at_the_source(&mut self) -> Result<(), DbError> {
-        if let Some(sources) = self.config.sources
-            && self.next_look <= Instant::now()
-        {
-            if self.change_is_due(sources).await? {
-                self.refresh(Reason::SourceChanged).await?;
-                self.change = None;
-            }
-            self.next_look = Instant::now() + sources.interval;
+    /// Refreshes for a change of the source that has waited long enough. Gives how long not to look again.
+    async fn look_at_the_source(&mut self, sources: SourceConfig) -> Result<Duration, DbError> {
+        if self.change_is_due(sources).await? {
+            self.refresh(Reason::SourceChanged).await?;
+            self.change = None;
         }
-        Ok(())
-    }
-
-    /// How long nothing is due.
-    fn pause(&self, now: Timestamp) -> Duration {
-        let next_tick = self.config.schedule.as_ref().and_then(|schedule| schedule.next(now));
-        let until_tick = next_tick.and_then(|tick| Duration::try_from(tick.duration_since(now)).ok());
-        let until_look = self.config.sources.map(|_| self.next_look.saturating_duration_since(Instant::now()));
-        [until_tick, until_look].into_iter().flatten().fold(LONGEST_SLEEP, Duration::min)
+        Ok(sources.interval)
     }
 
     async fn refresh(&self, reason: Reason) -> Result<(), DbError> {
