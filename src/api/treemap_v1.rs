@@ -188,7 +188,7 @@ impl Object {
     }
 
     fn refreshed_at(&mut self, at: Option<Timestamp>) {
-        let at = at.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
+        // prost prints 3, 6 or 9 digits of a second, as the mapping wants; jiff would leave out zeros at the end.
         self.string("refreshedAt", &at.map(|at| at.to_string()).unwrap_or_default());
     }
 
@@ -209,5 +209,21 @@ impl Object {
         }
         self.0.push('}');
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_has_three_six_or_nine_digits_of_a_second_or_none() {
+        for (nanos, digits) in
+            [(0, ""), (500_000_000, ".500"), (120_000, ".000120"), (123_450_000, ".123450"), (7, ".000000007")]
+        {
+            let mut object = Object::default();
+            object.refreshed_at(Some(Timestamp { seconds: 1_700_000_000, nanos }));
+            assert_eq!(object.end(), format!("{{\"refreshedAt\":\"2023-11-14T22:13:20{digits}Z\"}}"));
+        }
     }
 }
