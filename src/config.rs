@@ -15,7 +15,7 @@ pub use self::{
     database::{DatabaseArgs, DatabasesArgs},
     origins::Origins,
     refresh::{Clock, RefreshConfig, ScheduleArgs, SourceConfig, ToleranceArgs},
-    server::{AdminAddress, CallLimits, Limits, ListenAddress, ServerConfig},
+    server::{AdminAddress, CallLimits, Limits, ListenAddress, ServerConfig, Share},
 };
 use self::{refresh::SourceArgs, server::ServerArgs};
 use crate::{postgres::current::Databases, treemap::freshness::Tolerance};

@@ -66,7 +66,7 @@ pub mod protocols {
     pub use crate::{
         api::{
             body::Body,
-            in_flight::Place,
+            in_flight::{Counts, Place},
             message::Message,
             protocol::{Answered, Settings, cache_control, serve},
             request::{RequestBody, discard_in_time},

@@ -143,7 +143,10 @@ pub async fn keep_read(path: PathBuf, tolerance: Tolerance, every: Duration, rea
         let problem = match read(&mut thread, &path, tolerance).await {
             Ok(Some(model)) => {
                 seen = now;
-                if read_model.current().is_none_or(|current| current.version != model.version) {
+                if read_model
+                    .current()
+                    .is_none_or(|current| (&current.version, &current.freshness) != (&model.version, &model.freshness))
+                {
                     serve(model, &read_model, format_args!("what {} has now", path.display()));
                 }
                 None

@@ -4,7 +4,7 @@
 pub mod freshness;
 pub mod json;
 mod lists;
-mod memo;
+pub mod memo;
 pub mod model;
 pub mod read_model;
 pub mod snapshot;

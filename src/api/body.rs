@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,7 +18,7 @@ use tonic::{Code, Status};
 
 use super::{
     call::{Call, code_of},
-    in_flight::InFlight,
+    in_flight::{Counts, InFlight, Unsent},
     service::MessageStream,
 };
 
@@ -27,6 +28,18 @@ pub struct Body {
     frames: Frames,
     /// The call that is over with it, and its code then.
     call: Option<(Call, Code)>,
+    untaken: Untaken,
+}
+
+/// How bytes are counted that the client has not taken yet.
+#[derive(Debug)]
+enum Untaken {
+    Not,
+    /// They have the place of their call.
+    InFlight(#[expect(dead_code, reason = "held to be counted")] InFlight),
+    /// Those of each frame, over this connection.
+    Each(Arc<Counts>),
+    Unsent(#[expect(dead_code, reason = "held to be counted")] Unsent),
 }
 
 enum Frames {
@@ -94,11 +107,17 @@ pub fn frames(
     })
 }
 
-/// Bytes of an answer, in flight until the client has made room for them.
-#[derive(Debug, Default)]
+/// Bytes of an answer, counted until the client has made room for them.
+#[derive(Debug)]
 pub struct AnswerBytes {
     bytes: Bytes,
-    _in_flight: Option<InFlight>,
+    _untaken: Untaken,
+}
+
+impl Default for AnswerBytes {
+    fn default() -> Self {
+        Self { bytes: Bytes::new(), _untaken: Untaken::Not }
+    }
 }
 
 impl Buf for AnswerBytes {
@@ -116,6 +135,10 @@ impl Buf for AnswerBytes {
 }
 
 impl Body {
+    const fn of(frames: Frames) -> Self {
+        Self { frames, call: None, untaken: Untaken::Not }
+    }
+
     /// Nothing.
     pub const fn empty() -> Self {
         Self::whole(Bytes::new())
@@ -123,29 +146,43 @@ impl Body {
 
     /// Bytes that exist already.
     pub const fn whole(bytes: Bytes) -> Self {
-        Self { frames: Frames::Whole { bytes, trailers: None }, call: None }
+        Self::of(Frames::Whole { bytes, trailers: None })
     }
 
     /// Bytes that exist already, and trailers.
     pub const fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
-        Self { frames: Frames::Whole { bytes, trailers: Some(trailers) }, call: None }
+        Self::of(Frames::Whole { bytes, trailers: Some(trailers) })
     }
 
     /// Frames that come one by one.
     pub fn stream(frames: impl Stream<Item = Sent> + Send + 'static) -> Self {
-        Self { frames: Frames::Stream(frames.boxed()), call: None }
+        Self::of(Frames::Stream(frames.boxed()))
     }
 
     /// A body of tonic's.
     pub const fn tonic(body: tonic::body::Body) -> Self {
-        Self { frames: Frames::Tonic(body), call: None }
+        Self::of(Frames::Tonic(body))
     }
 
     /// The same; `call` is over with its last frame, and has `code` then, unless that frame has another.
     pub fn ends(mut self, call: Call, code: Code) -> Self {
         self.call = Some((call, code));
         if self.is_end_stream() {
-            self.over(None);
+            self.call_ended(None);
+        }
+        self
+    }
+
+    /// The same; its bytes have a place among the calls until the client has taken them.
+    pub fn in_flight(mut self, place: InFlight) -> Self {
+        self.untaken = Untaken::InFlight(place);
+        self
+    }
+
+    /// The same; its connection has stalled when the client does not take the bytes of a frame.
+    pub fn over(mut self, connection: Arc<Counts>) -> Self {
+        if !matches!(self.untaken, Untaken::InFlight(_)) {
+            self.untaken = Untaken::Each(connection);
         }
         self
     }
@@ -155,15 +192,18 @@ impl Body {
         matches!(self.frames, Frames::Whole { .. })
     }
 
-    fn over(&mut self, last: Option<Code>) {
+    fn call_ended(&mut self, last: Option<Code>) {
         if let Some((call, code)) = self.call.take() {
             call.ended(last.unwrap_or(code));
         }
     }
 
     fn bytes(&mut self, bytes: Bytes) -> AnswerBytes {
-        let in_flight = self.call.as_mut().and_then(|(call, _)| call.take_in_flight());
-        AnswerBytes { bytes, _in_flight: in_flight }
+        let untaken = match &self.untaken {
+            Untaken::Each(connection) => Untaken::Unsent(Unsent::begin(connection)),
+            _ => std::mem::replace(&mut self.untaken, Untaken::Not),
+        };
+        AnswerBytes { bytes, _untaken: untaken }
     }
 }
 
@@ -184,7 +224,7 @@ impl http_body::Body for Body {
                     Some(Frame::data(self.bytes(bytes)))
                 };
                 if self.is_end_stream() {
-                    self.over(None);
+                    self.call_ended(None);
                 }
                 Poll::Ready(frame.map(Ok))
             }
@@ -192,7 +232,7 @@ impl http_body::Body for Body {
                 let sent = ready!(frames.poll_next_unpin(context));
                 Poll::Ready(sent.map(|(frame, code)| {
                     if code.is_some() {
-                        self.over(code);
+                        self.call_ended(code);
                     }
                     Ok(frame.map_data(|bytes| self.bytes(bytes)))
                 }))
@@ -200,9 +240,9 @@ impl http_body::Body for Body {
             Frames::Tonic(body) => {
                 let polled = Pin::new(body).poll_frame(context);
                 match &polled {
-                    Poll::Ready(None) => self.over(None),
+                    Poll::Ready(None) => self.call_ended(None),
                     Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
-                        self.over(frame.trailers_ref().and_then(code_of));
+                        self.call_ended(frame.trailers_ref().and_then(code_of));
                     }
                     _ => {}
                 }

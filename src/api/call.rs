@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tracing::Span;
 
-use super::in_flight::{InFlight, OpenStream, Place, Watcher};
+use super::in_flight::{OpenStream, Watcher};
 use crate::{metrics::MethodMetrics, telemetry};
 
 /// The gRPC code in headers or trailers, if it is there.
@@ -23,7 +23,6 @@ pub struct Call {
     /// Until it has another, that of a client that went away.
     code: Code,
     span: Span,
-    in_flight: Option<InFlight>,
     watcher: Option<Watcher>,
     stream: Option<OpenStream>,
 }
@@ -32,21 +31,12 @@ impl Call {
     /// A call has arrived.
     pub fn begin(counts: Arc<MethodMetrics>, span: Span) -> Self {
         counts.started();
-        Self {
-            counts,
-            began: Instant::now(),
-            code: Code::Cancelled,
-            span,
-            in_flight: None,
-            watcher: None,
-            stream: None,
-        }
+        Self { counts, began: Instant::now(), code: Code::Cancelled, span, watcher: None, stream: None }
     }
 
-    /// It has its place until its answer is taken.
-    pub fn holds(&mut self, place: Place) {
-        self.in_flight = place.in_flight;
-        self.watcher = place.watcher;
+    /// It is a stream of treemaps.
+    pub fn holds(&mut self, watcher: Option<Watcher>) {
+        self.watcher = watcher;
     }
 
     /// It is a stream of health or reflection, one of a few.
@@ -62,11 +52,6 @@ impl Call {
     /// It is over, with this code.
     pub fn ended(mut self, code: Code) {
         self.code = code;
-    }
-
-    /// The bytes of the answer take over its place.
-    pub const fn take_in_flight(&mut self) -> Option<InFlight> {
-        self.in_flight.take()
     }
 }
 

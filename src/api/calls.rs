@@ -19,7 +19,7 @@ use super::{
     body::{Body, plain},
     call::{Call, code_of},
     cors,
-    in_flight::{Answering, InFlight, Most, Open, OpenStream, Place, StallClock, Waiting, Watcher},
+    in_flight::{Answering, Counts, InFlight, Open, OpenStream, Place, Watcher},
     pictures::{self, Resource},
     protocol::{self, Protocol, Settings},
     refusal::Refusal,
@@ -113,33 +113,38 @@ impl Calls {
         self.0.not_ready()
     }
 
-    /// The same over one connection, whose calls `stalls` watches. When all places for connections are taken (`crowded`), calls of the
-    /// treemap are refused.
-    pub fn over_connection(&self, stalls: Arc<StallClock>, crowded: bool) -> CallsOverConnection {
-        CallsOverConnection { calls: self.clone(), stalls, crowded }
+    /// The same over one connection of an address, over all of whose connections `of_client` counts. When all places for connections are
+    /// taken (`crowded`), calls of the treemap are refused.
+    pub fn over_connection(&self, of_client: Arc<Open>, crowded: bool) -> CallsOverConnection {
+        let connection = Arc::new(Counts::new(self.0.open.clone(), of_client, self.0.limits.share));
+        CallsOverConnection(Arc::new(OverConnection { calls: self.clone(), connection, crowded }))
     }
 }
 
 /// [`Calls`] over one connection.
 #[derive(Debug, Clone)]
-pub struct CallsOverConnection {
+pub struct CallsOverConnection(Arc<OverConnection>);
+
+#[derive(Debug)]
+struct OverConnection {
     calls: Calls,
-    stalls: Arc<StallClock>,
+    connection: Arc<Counts>,
     crowded: bool,
 }
 
 impl CallsOverConnection {
-    /// Counts the requests of this connection that are not complete.
-    pub fn waiting(&self) -> Waiting {
-        Waiting::new(self.calls.0.open.clone(), self.stalls.clone())
+    /// What is open over this connection.
+    pub fn connection(&self) -> &Arc<Counts> {
+        &self.0.connection
     }
 
     /// Answers a call.
     pub fn answer(&self, mut request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let Self { calls: Calls(shared), stalls, crowded } = self.clone();
-        let answering = Answering::begin(stalls.clone());
+        let over = self.0.clone();
         async move {
-            let _answering = answering;
+            let OverConnection { calls: Calls(shared), connection, crowded } = &*over;
+            let crowded = *crowded;
+            let _answering = Answering::begin(connection);
             let path = request.uri().path();
             let treemap = shared.treemap.method(path);
             // What is rare is boxed: its size would be that of every call.
@@ -149,15 +154,15 @@ impl CallsOverConnection {
                 let within = span.clone();
                 let answer = async {
                     match treemap {
-                        Some(method) => shared.answer_treemap(method, &mut request, stalls, crowded, span).await,
-                        None => shared.answer_other(request, stalls, crowded, span).await,
+                        Some(method) => shared.answer_treemap(method, &mut request, connection, crowded, span).await,
+                        None => shared.answer_other(request, connection, crowded, span).await,
                     }
                 };
                 return Box::pin(answer.instrument(within)).await;
             }
             match treemap {
-                Some(method) => shared.answer_treemap(method, &mut request, stalls, crowded, Span::none()).await,
-                None => Box::pin(shared.answer_other(request, stalls, crowded, Span::none())).await,
+                Some(method) => shared.answer_treemap(method, &mut request, connection, crowded, Span::none()).await,
+                None => Box::pin(shared.answer_other(request, connection, crowded, Span::none())).await,
             }
         }
     }
@@ -168,7 +173,7 @@ impl Shared {
     async fn answer_other(
         &self,
         mut request: Request<RequestBody>,
-        stalls: Arc<StallClock>,
+        connection: &Arc<Counts>,
         crowded: bool,
         span: Span,
     ) -> Response<Body> {
@@ -180,7 +185,8 @@ impl Shared {
         let is_read = matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD);
         let served = |resource: &Resource| self.page && (is_read || !matches!(resource, Resource::File(_)));
         if let Some(resource) = Resource::of(path).filter(served) {
-            return self.answer_page(resource, &mut request, stalls, crowded).await;
+            let response = self.answer_page(resource, &mut request, connection, crowded).await;
+            return response.map(|body| body.over(connection.clone()));
         }
         let method = method_of(path);
         let mut call = Call::begin(Arc::new(self.metrics.method(&method)), span);
@@ -194,23 +200,25 @@ impl Shared {
                 .map(|body| body.ends(call, Code::Unimplemented));
         }
         if method.grpc_type != "unary" {
-            let Some(stream) = OpenStream::begin(&self.open, &stalls, |most| self.limits.share.of(most)) else {
+            let Some(stream) = OpenStream::begin(connection) else {
                 return refused(Refusal::TooManyStreams).map(|body| body.ends(call, Code::ResourceExhausted));
             };
             call.holds_stream(stream);
+            // Streams are few: theirs is not counted among the requests that are not complete.
+            request = request.map(RequestBody::of_stream);
         }
         let Ok(response) = timeout(COMPLETE_WITHIN, self.services.answer(request)).await else {
             return refused(Refusal::Incomplete).map(|body| body.ends(call, Code::DeadlineExceeded));
         };
         let code = code_of(response.headers()).unwrap_or(Code::Unknown);
-        response.map(|body| Body::tonic(body).ends(call, code))
+        response.map(|body| Body::tonic(body).ends(call, code).over(connection.clone()))
     }
 
     async fn answer_treemap(
         &self,
         (method, kind): (Method, MethodKind),
         request: &mut Request<RequestBody>,
-        stalls: Arc<StallClock>,
+        connection: &Arc<Counts>,
         crowded: bool,
         span: Span,
     ) -> Response<Body> {
@@ -224,13 +232,12 @@ impl Shared {
                 return Err(Refusal::TooManyConnections);
             }
             if kind.server_stream {
-                let watcher = Watcher::begin(&self.open, &stalls, self.most(self.limits.watchers));
-                let watcher = watcher.ok_or(Refusal::TooManyWatchers)?;
-                return Ok(Place { in_flight: None, watcher: Some(watcher), closing: Some(stalls.closing()) });
+                let watcher = Watcher::begin(connection, self.limits.watchers).ok_or(Refusal::TooManyWatchers)?;
+                return Ok(Place { in_flight: None, watcher: Some(watcher), closing: Some(connection.closing()) });
             }
-            Ok(Place { in_flight: Some(self.in_flight(&stalls)?), ..Place::default() })
+            Ok(Place { in_flight: Some(self.in_flight(connection)?), ..Place::default() })
         };
-        let answered = protocol::serve(&self.treemap, &self.settings, (method, kind), request, admit).await;
+        let answered = protocol::serve(&self.treemap, &self.settings, (method, kind), request, connection, admit).await;
         let mut response = answered.response;
         if let Some(protocol) = answered.protocol {
             self.protocol_metrics[protocol.index()].replied(answered.code);
@@ -240,34 +247,39 @@ impl Shared {
         if origin.is_some() || answered.protocol != Some(Protocol::Grpc) {
             cors::expose(&self.origins, origin.as_ref(), response.headers_mut());
         }
-        call.holds(answered.place);
-        response.map(|body| body.ends(call, answered.code))
+        let Place { in_flight, watcher, .. } = answered.place;
+        let is_stream = watcher.is_some();
+        call.holds(watcher);
+        response.map(|body| {
+            let body = body.ends(call, answered.code);
+            match in_flight {
+                Some(place) => body.in_flight(place),
+                None if is_stream => body.over(connection.clone()),
+                None => body,
+            }
+        })
     }
 
     /// A place among the calls in flight.
-    fn in_flight(&self, stalls: &Arc<StallClock>) -> Result<InFlight, Refusal> {
-        InFlight::begin(&self.open, stalls, self.most(self.limits.calls)).ok_or(Refusal::TooManyCalls)
-    }
-
-    fn most(&self, in_all: usize) -> Most {
-        Most { in_all, of_client: self.limits.share.of(in_all) }
+    fn in_flight(&self, connection: &Arc<Counts>) -> Result<InFlight, Refusal> {
+        InFlight::begin(connection, self.limits.calls).ok_or(Refusal::TooManyCalls)
     }
 
     async fn answer_page(
         &self,
         resource: Resource,
         request: &mut Request<RequestBody>,
-        stalls: Arc<StallClock>,
+        connection: &Arc<Counts>,
         crowded: bool,
     ) -> Response<Body> {
         let admit = || {
             if crowded {
                 return Err(Refusal::TooManyConnections);
             }
-            self.in_flight(&stalls)
+            self.in_flight(connection)
         };
         let cache_control = &self.settings.cache_control;
-        let response = pictures::answer(resource, &self.treemap, cache_control, request, admit).await;
+        let response = pictures::answer(resource, (&self.treemap, cache_control), request, connection, admit).await;
         self.metrics.page(resource.path(), response.status());
         response
     }

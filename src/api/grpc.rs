@@ -1,6 +1,6 @@
 //! gRPC and gRPC-Web: what their headers say, and how a reply is framed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{
     body::{Body, frames, response},
+    in_flight::Counts,
     message::{envelope, only_message},
     protocol::Asked,
     request::Head,
@@ -114,15 +115,26 @@ pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
 }
 
 /// The reply of a gRPC-Web call, whose trailers are the last envelope of its body; or its headers, where there is no message.
-pub fn render_web(asked: &Asked, text: bool, result: Result<Reply, Failure>) -> Response<Body> {
+pub fn render_web(
+    asked: &Asked,
+    text: bool,
+    result: Result<Reply, Failure>,
+    connection: &Arc<Counts>,
+) -> Response<Body> {
     let encode = move |bytes: Bytes| if text { BASE64.encode(&bytes).into() } else { bytes };
     let (mut headers, body) = match result {
         Ok(Reply { mut headers, trailers, messages, .. }) => match messages {
             Messages::One(message) => {
                 let message = asked.compressed(message);
-                name_compression(message.is_compressed(), &mut headers);
-                let parts = [encode(message.envelope()), encode(trailers_envelope(&ended(None, trailers)))];
-                (headers, Body::whole(parts.concat().into()))
+                let ended = trailers_envelope(&ended(None, trailers));
+                // Made for this client alone.
+                match connection.make(|| [encode(message.envelope()), encode(ended)].concat().into()) {
+                    Ok(whole) => {
+                        name_compression(message.is_compressed(), &mut headers);
+                        (headers, Body::whole(whole))
+                    }
+                    Err(refusal) => (failure_headers(refusal.status().into()), Body::empty()),
+                }
             }
             Messages::Stream(messages) => {
                 name_compression(asked.gzip, &mut headers);

@@ -1,12 +1,16 @@
-//! How many calls are being answered, in all and over each connection, and whether they end. A call is in flight until the client has made
-//! room for its answer: HTTP/2 keeps the answer in memory for as long as that takes.
+//! What is open over a connection, over all of its client's address, and in all: calls, streams, and the bytes of their answers. A call is
+//! in flight until the client has made room for its answer: HTTP/2 keeps the answer in memory for as long as that takes.
 
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use tokio::sync::watch;
+
+use super::refusal::Refusal;
+use crate::{config::Share, treemap::memo};
 
 /// Streams of health and reflection over one connection. A client needs one of each.
 const STREAMS_PER_CONNECTION: usize = 8;
@@ -18,6 +22,9 @@ const INCOMPLETE: usize = 1000;
 /// When there are as many, each connection may have so many more.
 const INCOMPLETE_PER_CONNECTION: usize = 2;
 
+/// Bytes of answers beside those that the model keeps: answers that nobody else asks for, and that wait for their client.
+const BYTES: usize = 32 * 1024 * 1024;
+
 /// What is open, over all connections or over those of one address.
 #[derive(Debug, Default)]
 pub struct Open {
@@ -25,6 +32,8 @@ pub struct Open {
     watchers: AtomicUsize,
     streams: AtomicUsize,
     incomplete: AtomicUsize,
+    /// Bytes of the answers that were made for it and are in memory still.
+    bytes: AtomicUsize,
 }
 
 impl Open {
@@ -39,149 +48,15 @@ impl Open {
     }
 }
 
-/// How many there may be: in all, and of one address.
-#[derive(Debug, Clone, Copy)]
-pub struct Most {
-    /// In all.
-    pub in_all: usize,
-    /// Of one address.
-    pub of_client: usize,
-}
-
-/// Counted among all and among those of its address until it is dropped.
-#[derive(Debug)]
-struct Counted {
-    all: Arc<Open>,
-    connection: Arc<StallClock>,
-    which: fn(&Open) -> &AtomicUsize,
-}
-
-impl Counted {
-    /// One more; `None` when there are as many as there may be.
-    fn begin(
-        all: &Arc<Open>,
-        connection: &Arc<StallClock>,
-        most: Most,
-        which: fn(&Open) -> &AtomicUsize,
-    ) -> Option<Self> {
-        let in_all = which(all).fetch_add(1, Ordering::Relaxed);
-        let of_client = which(&connection.of_client).fetch_add(1, Ordering::Relaxed);
-        // Dropped, it counts itself out again.
-        let counted = Self { all: all.clone(), connection: connection.clone(), which };
-        (in_all < most.in_all && of_client < most.of_client).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        for open in [&self.all, &self.connection.of_client] {
-            (self.which)(open).fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// An open stream of treemaps. It is no call in flight: it may be silent for long.
-#[derive(Debug)]
-pub struct Watcher(#[expect(dead_code, reason = "held to be counted")] Counted);
-
-impl Watcher {
-    /// One more; `None` when there are as many as there may be.
-    pub fn begin(all: &Arc<Open>, connection: &Arc<StallClock>, most: Most) -> Option<Self> {
-        Counted::begin(all, connection, most, |open| &open.watchers).map(Self)
-    }
-}
-
-/// What a call holds while it is answered.
+/// What is open over one connection. It notices one whose calls do not end: each call belongs to the round in which it began, and must be
+/// over one round later.
 #[derive(Debug, Default)]
-pub struct Place {
-    /// A place among the calls in flight.
-    pub in_flight: Option<InFlight>,
-    /// A place among the watchers.
-    pub watcher: Option<Watcher>,
-    /// Turns true when the connection is about to end.
-    pub closing: Option<watch::Receiver<bool>>,
-}
-
-/// An open stream of health or reflection.
-#[derive(Debug)]
-pub struct OpenStream {
-    counted: Counted,
-}
-
-impl OpenStream {
-    /// One more; `None` when the connection, its address, or the server has as many as it may.
-    pub fn begin(all: &Arc<Open>, connection: &Arc<StallClock>, share: impl Fn(usize) -> usize) -> Option<Self> {
-        let most = Most { in_all: STREAMS, of_client: share(STREAMS) };
-        let counted = Counted::begin(all, connection, most, |open| &open.streams)?;
-        let here = connection.streams.fetch_add(1, Ordering::Relaxed);
-        let stream = Self { counted };
-        (here < STREAMS_PER_CONNECTION).then_some(stream)
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.counted.connection.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One of the calls that are being answered.
-#[derive(Debug)]
-pub struct InFlight {
-    counted: Counted,
-    round: usize,
-}
-
-impl InFlight {
-    /// One more; `None` when there are as many as there may be.
-    pub fn begin(all: &Arc<Open>, connection: &Arc<StallClock>, most: Most) -> Option<Self> {
-        let counted = Counted::begin(all, connection, most, |open| &open.calls)?;
-        Some(Self { counted, round: connection.begin() })
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.counted.connection.end(self.round);
-    }
-}
-
-/// Counts the requests of a connection that are not complete.
-#[derive(Debug, Clone, Default)]
-pub struct Waiting {
+pub struct Counts {
+    /// What is open over all connections, and over those of the client's address.
     all: Arc<Open>,
-    connection: Arc<StallClock>,
-}
-
-impl Waiting {
-    /// Over `connection`, among `all`.
-    pub const fn new(all: Arc<Open>, connection: Arc<StallClock>) -> Self {
-        Self { all, connection }
-    }
-
-    /// One more; `None` when there are too many.
-    pub fn begin(&self) -> Option<Incomplete> {
-        let in_all = self.all.incomplete.fetch_add(1, Ordering::Relaxed);
-        let here = self.connection.incomplete.fetch_add(1, Ordering::Relaxed);
-        let incomplete = Incomplete(self.clone());
-        (in_all < INCOMPLETE || here < INCOMPLETE_PER_CONNECTION).then_some(incomplete)
-    }
-}
-
-/// A request that is not complete yet.
-#[derive(Debug)]
-pub struct Incomplete(Waiting);
-
-impl Drop for Incomplete {
-    fn drop(&mut self) {
-        self.0.all.incomplete.fetch_sub(1, Ordering::Relaxed);
-        self.0.connection.incomplete.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Notices a connection whose calls do not end: each call belongs to the round in which it began, and must be over one round later.
-#[derive(Debug, Default)]
-pub struct StallClock {
+    of_client: Arc<Open>,
+    /// What one address may have.
+    share: Share,
     round: AtomicUsize,
     open: [AtomicUsize; 3],
     /// Requests of any method, and of these the ones that are being answered.
@@ -191,17 +66,15 @@ pub struct StallClock {
     streams: AtomicUsize,
     /// Requests that are not complete.
     incomplete: AtomicUsize,
-    /// What is open over all connections of the client's address.
-    of_client: Arc<Open>,
     /// Turns true when the connection takes no more calls, and waits for those that it has. Made for the first who asks: few connections
     /// watch anything.
     closing: OnceLock<watch::Sender<bool>>,
 }
 
-impl StallClock {
-    /// Of a connection of an address, over all of whose connections `of_client` counts.
-    pub fn of_client(of_client: Arc<Open>) -> Self {
-        Self { of_client, ..Self::default() }
+impl Counts {
+    /// Of a connection, among `all`, of an address over all of whose connections `of_client` counts.
+    pub fn new(all: Arc<Open>, of_client: Arc<Open>, share: Share) -> Self {
+        Self { all, of_client, share, ..Self::default() }
     }
 
     /// The connection is about to end: streams that would go on for ever end.
@@ -217,6 +90,20 @@ impl StallClock {
     /// How many requests have arrived, of any method, and whether one is being answered.
     pub fn requests(&self) -> (usize, bool) {
         (self.requests.load(Ordering::Relaxed), self.answering.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Makes an answer, unless too many wait for clients already. Its bytes count until the last of those who hold them is gone.
+    pub fn make(self: &Arc<Self>, make: impl FnOnce() -> Bytes) -> Result<Bytes, Refusal> {
+        // What the model keeps may all have been made for one address.
+        let is_full = |open: &Open, most: usize| open.bytes.load(Ordering::Relaxed) > most + memo::MOST_BYTES;
+        if is_full(&self.of_client, self.share.of(BYTES)) || is_full(&self.all, BYTES) {
+            return Err(Refusal::TooManyBytes);
+        }
+        let bytes = make();
+        for open in [&self.all, &self.of_client] {
+            open.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        }
+        Ok(Bytes::from_owner(Made { bytes, all: self.all.clone(), of_client: self.of_client.clone() }))
     }
 
     fn begin(&self) -> usize {
@@ -237,20 +124,170 @@ impl StallClock {
     }
 }
 
+/// Bytes of an answer.
+#[derive(Debug)]
+struct Made {
+    bytes: Bytes,
+    all: Arc<Open>,
+    of_client: Arc<Open>,
+}
+
+impl AsRef<[u8]> for Made {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for open in [&self.all, &self.of_client] {
+            open.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counted among all and among those of its address until it is dropped.
+#[derive(Debug)]
+struct Counted {
+    connection: Arc<Counts>,
+    which: fn(&Open) -> &AtomicUsize,
+}
+
+impl Counted {
+    /// One more, and whether that is within `most`.
+    fn begin(connection: &Arc<Counts>, most: usize, which: fn(&Open) -> &AtomicUsize) -> (Self, bool) {
+        let in_all = which(&connection.all).fetch_add(1, Ordering::Relaxed);
+        let of_client = which(&connection.of_client).fetch_add(1, Ordering::Relaxed);
+        (Self { connection: connection.clone(), which }, in_all < most && of_client < connection.share.of(most))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        for open in [&self.connection.all, &self.connection.of_client] {
+            (self.which)(open).fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An open stream of treemaps. It is no call in flight: it may be silent for long.
+#[derive(Debug)]
+pub struct Watcher(#[expect(dead_code, reason = "held to be counted")] Counted);
+
+impl Watcher {
+    /// One more; `None` when there are as many as there may be.
+    pub fn begin(connection: &Arc<Counts>, most: usize) -> Option<Self> {
+        let (counted, within) = Counted::begin(connection, most, |open| &open.watchers);
+        within.then_some(Self(counted))
+    }
+}
+
+/// What a call holds while it is answered.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// A place among the calls in flight.
+    pub in_flight: Option<InFlight>,
+    /// A place among the watchers.
+    pub watcher: Option<Watcher>,
+    /// Turns true when the connection is about to end.
+    pub closing: Option<watch::Receiver<bool>>,
+}
+
+/// An open stream of health or reflection.
+#[derive(Debug)]
+pub struct OpenStream(Counted);
+
+impl OpenStream {
+    /// One more; `None` when the connection, its address, or the server has as many as it may.
+    pub fn begin(connection: &Arc<Counts>) -> Option<Self> {
+        let (counted, within) = Counted::begin(connection, STREAMS, |open| &open.streams);
+        let here = connection.streams.fetch_add(1, Ordering::Relaxed);
+        let stream = Self(counted);
+        (within && here < STREAMS_PER_CONNECTION).then_some(stream)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.connection.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that is not complete yet.
+#[derive(Debug)]
+pub struct Incomplete(Counted);
+
+impl Incomplete {
+    /// One more; `None` when there are too many.
+    pub fn begin(connection: &Arc<Counts>) -> Option<Self> {
+        let (counted, within) = Counted::begin(connection, INCOMPLETE, |open| &open.incomplete);
+        let here = connection.incomplete.fetch_add(1, Ordering::Relaxed);
+        let incomplete = Self(counted);
+        (within || here < INCOMPLETE_PER_CONNECTION).then_some(incomplete)
+    }
+}
+
+impl Drop for Incomplete {
+    fn drop(&mut self) {
+        self.0.connection.incomplete.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One of the calls that are being answered.
+#[derive(Debug)]
+pub struct InFlight {
+    counted: Counted,
+    round: usize,
+}
+
+impl InFlight {
+    /// One more; `None` when there are as many as there may be.
+    pub fn begin(connection: &Arc<Counts>, most: usize) -> Option<Self> {
+        let (counted, within) = Counted::begin(connection, most, |open| &open.calls);
+        within.then(|| Self { round: connection.begin(), counted })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.counted.connection.end(self.round);
+    }
+}
+
+/// Bytes that a client is to take, of what is no call in flight.
+#[derive(Debug)]
+pub struct Unsent {
+    connection: Arc<Counts>,
+    round: usize,
+}
+
+impl Unsent {
+    /// More of them.
+    pub fn begin(connection: &Arc<Counts>) -> Self {
+        Self { round: connection.begin(), connection: connection.clone() }
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.connection.end(self.round);
+    }
+}
+
 /// A request that is being answered: from its head until there is a response.
 #[derive(Debug)]
-pub struct Answering(Arc<StallClock>);
+pub struct Answering<'a>(&'a Counts);
 
-impl Answering {
+impl<'a> Answering<'a> {
     /// A request has arrived over a connection.
-    pub fn begin(connection: Arc<StallClock>) -> Self {
+    pub fn begin(connection: &'a Counts) -> Self {
         connection.requests.fetch_add(1, Ordering::Relaxed);
         connection.answering.fetch_add(1, Ordering::Relaxed);
         Self(connection)
     }
 }
 
-impl Drop for Answering {
+impl Drop for Answering<'_> {
     fn drop(&mut self) {
         self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
@@ -262,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_call_that_outlives_the_next_round_has_stalled_and_no_other_has() {
-        let stalls = StallClock::default();
+        let stalls = Counts::default();
         let first = stalls.begin();
         assert!(!stalls.has_stalled(), "it may have begun just now");
         let second = stalls.begin();
@@ -274,5 +311,25 @@ mod tests {
             stalls.end(short);
             assert!(!stalls.has_stalled());
         }
+    }
+
+    #[test]
+    fn answers_are_made_until_too_many_bytes_wait_and_again_once_they_are_gone() {
+        let (all, of_others) = <(Arc<Open>, Arc<Open>)>::default();
+        let share = Share::of_all(1, 4);
+        let attacker = Arc::new(Counts::new(all.clone(), Arc::default(), share));
+        let other = Arc::new(Counts::new(all.clone(), of_others, share));
+        let megabyte = || Bytes::from(vec![0; 1024 * 1024]);
+        let mut waiting = Vec::new();
+        while let Ok(bytes) = attacker.make(megabyte) {
+            waiting.push(bytes);
+        }
+        let most = BYTES / 4 + memo::MOST_BYTES;
+        assert_eq!(waiting.len(), most / (1024 * 1024) + 1);
+        assert!(other.make(megabyte).is_ok(), "another address has its own");
+        waiting.truncate(1);
+        assert!(attacker.make(megabyte).is_ok());
+        drop(waiting);
+        assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
     }
 }

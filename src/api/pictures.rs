@@ -1,14 +1,16 @@
 //! The page and the pictures, by GET: `/`, `/treemap.svg`, `/treemap.csv`. A drawing is made and compressed once for a model.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, panic::resume_unwind, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
 
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
 use super::{
     Treemap,
     body::{Body, plain},
-    in_flight::InFlight,
+    in_flight::{Counts, InFlight},
     query::Query,
     refusal::{Refusal, in_connect},
     request::{RequestBody, accepts_gzip, discard_in_time, names},
@@ -23,7 +25,10 @@ use crate::{
         page::{FILES, File, POLICY, gzip},
         svg::{self, Canvas},
     },
-    treemap::{Request as Asked, ViewMode, model::Kind},
+    treemap::{
+        Request as Asked, ViewMode,
+        model::{Answer, Kind},
+    },
 };
 
 const SVG: &str = "/treemap.svg";
@@ -67,12 +72,15 @@ impl Resource {
 /// Why there is no picture: the status, and a sentence.
 type Problem = (StatusCode, Cow<'static, str>);
 
-/// Answers a request. `admit` gives it a place among the calls.
+/// Drawings are made one after another, and not where connections are served: clients that ask for ever other ones hold up only each other.
+static DRAWING: Semaphore = Semaphore::const_new(1);
+
+/// Answers a request over a connection. `admit` gives it a place among the calls.
 pub async fn answer(
     resource: Resource,
-    from: &Treemap,
-    cache_control: &HeaderValue,
+    from: (&Treemap, &HeaderValue),
     request: &mut Request<RequestBody>,
+    connection: &Arc<Counts>,
     admit: impl FnOnce() -> Result<InFlight, Refusal>,
 ) -> Response<Body> {
     discard_in_time(request.body_mut()).await;
@@ -83,11 +91,11 @@ pub async fn answer(
     } else if let Resource::File(file) = resource {
         of_file(file, request.headers())
     } else {
-        // Held until the answer is made: it exists in memory once, whoever takes it.
         match admit() {
-            Ok(_place) => drawn(resource, from, cache_control, &Query::of(request.uri()), request.headers())
+            Ok(place) => drawn(resource, from, &Query::of(request.uri()), request.headers(), connection)
                 .await
-                .unwrap_or_else(problem),
+                .unwrap_or_else(problem)
+                .map(|body| body.in_flight(place)),
             Err(refusal) => problem(of_refusal(refusal)),
         }
     };
@@ -98,7 +106,8 @@ pub async fn answer(
 
 fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
     let plain = Bytes::from_static(file.plain.as_bytes());
-    let mut response = compressed(headers, || plain, || file.gzip.clone());
+    let gzip = accepts_gzip(headers, &header::ACCEPT_ENCODING);
+    let mut response = compressed(if gzip { file.gzip.clone() } else { plain }, gzip);
     let all = response.headers_mut();
     all.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.kind));
     // Its names carry no version.
@@ -110,10 +119,10 @@ fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
 
 async fn drawn(
     resource: Resource,
-    from: &Treemap,
-    cache_control: &HeaderValue,
+    (from, cache_control): (&Treemap, &HeaderValue),
     query: &Query<'_>,
     headers: &HeaderMap,
+    connection: &Arc<Counts>,
 ) -> Result<Response<Body>, Problem> {
     let request = asked(query)?;
     let canvas = canvas(query)?;
@@ -130,37 +139,27 @@ async fn drawn(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let make = || -> Bytes {
-            let mut picture = Picture { treemap: treemap(&answer), limit: request.limit.get() };
-            if let Some(industry) = &industry {
-                picture = picture.only(industry);
-            }
-            match resource {
-                Resource::Csv => csv::write(&picture),
-                _ => svg::draw(&picture, canvas, industry.as_deref()),
-            }
-            .into()
+        let is_table = matches!(resource, Resource::Csv);
+        let kind = Kind {
+            canvas: (!is_table).then_some((canvas.width, canvas.height, canvas.theme == Theme::Dark)),
+            gzip: accepts_gzip(headers, &header::ACCEPT_ENCODING),
+            industry: industry.map(Box::from),
         };
-        let kept = |compressed| {
-            let is_table = matches!(resource, Resource::Csv);
-            let kind = Kind {
-                canvas: (!is_table).then_some((canvas.width, canvas.height, canvas.theme == Theme::Dark)),
-                gzip: compressed,
-                industry: industry.as_deref().map(Box::from),
-            };
-            answer.drawn(kind, || {
-                let plain = make();
-                if compressed { gzip(&plain) } else { plain }
-            })
+        let bytes = match answer.drawing(&kind) {
+            Some(kept) => kept,
+            None => drawing(&answer, canvas, kind.clone(), connection.clone()).await.map_err(of_refusal)?,
         };
-        compressed(headers, || kept(false), || kept(true))
+        compressed(bytes, kind.gzip)
     };
     let mut all = freshness(&answer);
     if let Some(encoding) = response.headers_mut().remove(header::CONTENT_ENCODING) {
         all.insert(header::CONTENT_ENCODING, encoding);
     }
     all.insert(header::ETAG, tag);
-    all.insert(header::CACHE_CONTROL, cache_control.clone());
+    // Who asks for a version that we do not have yet is not to keep another under its address.
+    let is_other = query.value("version").is_some_and(|version| *version != answer.model().version);
+    let cache_control = if is_other { HeaderValue::from_static("no-store") } else { cache_control.clone() };
+    all.insert(header::CACHE_CONTROL, cache_control);
     let kind =
         if matches!(resource, Resource::Csv) { "text/csv; charset=utf-8; header=present" } else { "image/svg+xml" };
     all.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -173,12 +172,40 @@ async fn drawn(
     Ok(response)
 }
 
-fn compressed(headers: &HeaderMap, plain: impl FnOnce() -> Bytes, gzip: impl FnOnce() -> Bytes) -> Response<Body> {
-    if !accepts_gzip(headers, &header::ACCEPT_ENCODING) {
-        return Response::new(Body::whole(plain()));
+/// A drawing that is made for a connection, and kept for whoever asks for the same.
+async fn drawing(answer: &Answer, canvas: Canvas, kind: Kind, connection: Arc<Counts>) -> Result<Bytes, Refusal> {
+    let _turn = DRAWING.acquire().await;
+    // It may have been made while we waited.
+    if let Some(kept) = answer.drawing(&kind) {
+        return Ok(kept);
     }
-    let mut response = Response::new(Body::whole(gzip()));
-    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    let answer = answer.clone();
+    let made = spawn_blocking(move || {
+        let make = || {
+            let limit = answer.request().limit.get();
+            let mut picture = Picture { treemap: treemap(&answer), limit };
+            if let Some(industry) = &kind.industry {
+                picture = picture.only(industry);
+            }
+            let plain = match kind.canvas {
+                None => csv::write(&picture),
+                Some(_) => svg::draw(&picture, canvas, kind.industry.as_deref()),
+            };
+            if kind.gzip { gzip(plain.as_bytes()) } else { plain.into() }
+        };
+        let drawing = connection.make(make)?;
+        answer.keep_drawing(&kind, drawing.clone());
+        Ok(drawing)
+    });
+    // It fails only when it panicked: then the call does too.
+    made.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
+}
+
+fn compressed(bytes: Bytes, gzip: bool) -> Response<Body> {
+    let mut response = Response::new(Body::whole(bytes));
+    if gzip {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tonic::{Code, Status};
 use super::{
     body::Body,
     connect, grpc,
-    in_flight::Place,
+    in_flight::{Counts, Place},
     message::Message,
     query::Query,
     refusal::Refusal,
@@ -157,6 +158,7 @@ pub async fn serve<S: Service>(
     settings: &Settings,
     (method, kind): (S::Method, MethodKind),
     request: &mut Request<RequestBody>,
+    connection: &Arc<Counts>,
     admit: impl FnOnce() -> Result<Place, Refusal>,
 ) -> Answered {
     let mut asked = match asked(request, kind) {
@@ -167,7 +169,7 @@ pub async fn serve<S: Service>(
         }
     };
     let protocol = asked.protocol;
-    let (result, place) = match call(settings, request, &mut asked).await {
+    let (result, place) = match call(settings, request, &mut asked, connection).await {
         Ok(mut call) => match admit() {
             Ok(mut place) => {
                 call.closing = place.closing.take();
@@ -180,7 +182,7 @@ pub async fn serve<S: Service>(
     let code = result.as_ref().map_or_else(|failure| failure.status.code(), |_| Code::Ok);
     let response = match protocol {
         Protocol::Grpc => grpc::render(&asked, result),
-        Protocol::GrpcWeb { text } => grpc::render_web(&asked, text, result),
+        Protocol::GrpcWeb { text } => grpc::render_web(&asked, text, result, connection),
         Protocol::Connect => connect::render(&asked, settings, result),
         Protocol::ConnectStream => connect::render_stream(&asked, result),
     };
@@ -248,6 +250,7 @@ async fn call<'a>(
     settings: &Settings,
     request: &'a mut Request<RequestBody>,
     asked: &mut Asked,
+    connection: &'a Arc<Counts>,
 ) -> Result<Call<'a>, Status> {
     // The deadline is read first: it bounds the reading too.
     let head = match asked.protocol {
@@ -269,7 +272,7 @@ async fn call<'a>(
     let query = asked.get.is_some().then(|| request.uri().query().unwrap_or_default());
     let headers = request.headers();
     let timeout = head.timeout.map(|timeout| timeout.saturating_sub(waited));
-    Ok(Call { codec: asked.codec, message, headers, timeout, gzip: asked.gzip, query, closing: None })
+    Ok(Call { codec: asked.codec, message, headers, timeout, gzip: asked.gzip, query, connection, closing: None })
 }
 
 /// The whole body of a request, within the client's deadline and ours; and how long that took.

@@ -37,6 +37,8 @@ pub enum Refusal {
     ClientGone,
     /// This replica has all the incomplete requests that it takes.
     TooManyIncomplete,
+    /// Too many bytes of answers wait for the client, or for all.
+    TooManyBytes,
 }
 
 /// When to come back to a replica that has no model yet.
@@ -85,6 +87,9 @@ impl Refusal {
             Self::Incomplete => (Code::DeadlineExceeded, "the request was not complete in time", none()),
             Self::ClientGone => (Code::Cancelled, "the client went away", none()),
             Self::TooManyIncomplete => (Code::ResourceExhausted, "too many incomplete requests", retry(FREE_SOON)),
+            Self::TooManyBytes => {
+                (Code::ResourceExhausted, "too many answers wait for clients that do not take them", retry(FREE_SOON))
+            }
         }
     }
 
@@ -139,6 +144,7 @@ mod tests {
             (Refusal::Incomplete, Code::DeadlineExceeded, "deadline_exceeded", 504, false),
             (Refusal::ClientGone, Code::Cancelled, "canceled", 499, false),
             (Refusal::TooManyIncomplete, Code::ResourceExhausted, "resource_exhausted", 429, true),
+            (Refusal::TooManyBytes, Code::ResourceExhausted, "resource_exhausted", 429, true),
         ] {
             let status = refusal.status();
             assert_eq!(status.code(), code, "{refusal:?}");

@@ -2,7 +2,9 @@
 
 use std::{
     error::Error,
+    future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,17 +15,19 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::Status;
 
 use super::{
-    in_flight::{Incomplete, Waiting},
+    in_flight::{Counts, Incomplete},
     message::HEAD,
     refusal::Refusal,
 };
 
 /// How long a request may take until it is complete.
 pub const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a stream of requests may be silent.
+const SILENT: Duration = Duration::from_secs(60);
 /// Bytes of a request that is refused which are read all the same: over HTTP/1.1 a client that is still sending would see a broken
 /// pipe in place of the refusal.
 const DISCARD: usize = 1024 * 1024;
@@ -38,16 +42,26 @@ pub enum RequestBody {
         /// What h2 has received.
         stream: RecvStream,
         /// Counts it while it is not complete.
-        waiting: Waiting,
+        connection: Arc<Counts>,
         /// Present from the first wait to the last byte.
         incomplete: Option<Incomplete>,
     },
+    /// A stream of requests: it is never complete, and must not be silent for long.
+    Stream(RecvStream, Pin<Box<Sleep>>),
 }
 
 impl RequestBody {
-    /// Over HTTP/2; `waiting` counts it while it is not complete.
-    pub const fn http2(stream: RecvStream, waiting: Waiting) -> Self {
-        Self::Http2 { stream, waiting, incomplete: None }
+    /// Over HTTP/2; `connection` counts it while it is not complete.
+    pub const fn http2(stream: RecvStream, connection: Arc<Counts>) -> Self {
+        Self::Http2 { stream, connection, incomplete: None }
+    }
+
+    /// The same as a stream of requests.
+    pub fn of_stream(self) -> Self {
+        match self {
+            Self::Http2 { stream, .. } => Self::Stream(stream, Box::pin(sleep(SILENT))),
+            other => other,
+        }
     }
 }
 
@@ -61,15 +75,24 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Http2 { stream, waiting, incomplete } => {
+            Self::Http2 { stream, connection, incomplete } => {
                 let polled = poll_stream(stream, context);
                 if stream.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
                     *incomplete = None;
                 } else if polled.is_pending() && incomplete.is_none() {
-                    *incomplete = waiting.begin();
+                    *incomplete = Incomplete::begin(connection);
                     if incomplete.is_none() {
                         return Poll::Ready(Some(Err(Refusal::TooManyIncomplete.status().into())));
                     }
+                }
+                polled
+            }
+            Self::Stream(stream, silent) => {
+                let polled = poll_stream(stream, context);
+                if polled.is_ready() {
+                    silent.as_mut().reset(Instant::now() + SILENT);
+                } else if silent.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Some(Err(Refusal::Incomplete.status().into())));
                 }
                 polled
             }
@@ -79,7 +102,7 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2 { stream, .. } => stream.is_end_stream(),
+            Self::Http2 { stream, .. } | Self::Stream(stream, _) => stream.is_end_stream(),
         }
     }
 }

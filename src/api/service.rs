@@ -1,7 +1,7 @@
 //! What stands between a protocol and a service: a call with one message, and a reply of one message or a stream of them. The protocols
 //! are generic over the service, so that the conformance suite can put its own behind them.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::message::Message;
+use super::{in_flight::Counts, message::Message};
 
 /// How messages are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +56,8 @@ pub struct Call<'a> {
     pub gzip: bool,
     /// The query, where the message came by GET.
     pub query: Option<&'a str>,
+    /// What is open over its connection.
+    pub connection: &'a Arc<Counts>,
     /// Turns true when the connection is about to end: streams end then. `None` where nobody ends it.
     pub closing: Option<watch::Receiver<bool>>,
 }

@@ -1,5 +1,7 @@
 //! The treemap's methods for every protocol: from a message to a checked request, and from an answer to a message with its metadata.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
@@ -7,6 +9,7 @@ use tonic::Status;
 
 use super::{
     Treemap,
+    in_flight::Counts,
     json::{self, Fields},
     message::Message,
     refusal::Refusal,
@@ -115,10 +118,13 @@ impl Service for Treemap {
         let headers = freshness(&answer);
         let (entity_tag, messages) = match method {
             Method::GetIndustryTreeMap => {
-                (answer.model().entity_tag.clone(), Messages::One(encode(&answer, call.codec, call.gzip)))
+                let message = encode(&answer, (call.codec, call.gzip), call.connection).map_err(Refusal::status)?;
+                (answer.model().entity_tag.clone(), Messages::One(message))
             }
             Method::GetTreemap => {
-                let message = treemap_v1::message(&answer, treemap_v1::Of::Get, call.codec, call.gzip);
+                let form = (call.codec, call.gzip);
+                let message = treemap_v1::message(&answer, treemap_v1::Of::Get, form, call.connection);
+                let message = message.map_err(Refusal::status)?;
                 (answer.model().entity_tag_with_freshness(), Messages::One(message))
             }
             Method::WatchTreemap => {
@@ -131,17 +137,21 @@ impl Service for Treemap {
 }
 
 /// The published message of an answer, made and compressed once for a model.
-fn encode(answer: &Answer, codec: Codec, gzip: bool) -> Message {
+fn encode(answer: &Answer, (codec, gzip): (Codec, bool), connection: &Arc<Counts>) -> Result<Message, Refusal> {
     let make = |slices: &mut dyn Iterator<Item = &[u8]>| -> Bytes {
         let slices: Vec<_> = slices.collect();
         let length = slices.iter().map(|slice| slice.len()).sum();
         let message = Message::of_slices(length, slices.into_iter());
         if gzip { message.gzip() } else { message }.envelope()
     };
-    Message::of_envelope(answer.once(u8::from(codec == Codec::Json) + 2 * u8::from(gzip), || match codec {
-        Codec::Proto => make(&mut answer.proto()),
-        Codec::Json => make(&mut answer.json()),
-    }))
+    let form = u8::from(codec == Codec::Json) + 2 * u8::from(gzip);
+    let encoded = answer.once(form, || {
+        connection.make(|| match codec {
+            Codec::Proto => make(&mut answer.proto()),
+            Codec::Json => make(&mut answer.json()),
+        })
+    });
+    encoded.map(Message::of_envelope)
 }
 
 /// The initial metadata of an answer: the period that is served, and how fresh the data is.

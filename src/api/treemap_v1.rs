@@ -1,9 +1,11 @@
 //! The messages of `treemap.v1`: each encoded once for a model, whoever asks.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 use prost_types::Timestamp;
 
-use super::{message::Message, service::Codec};
+use super::{in_flight::Counts, message::Message, refusal::Refusal, service::Codec};
 use crate::{
     proto::treemap::v1::{
         GetTreemapResponse, Heartbeat, Industry, Stock, Treemap, ViewMode as Wire, WatchTreemapResponse,
@@ -42,11 +44,18 @@ pub enum Of {
     Watch,
 }
 
-/// The message of an answer, made and compressed once for a model.
-pub fn message(answer: &Answer, of: Of, codec: Codec, gzip: bool) -> Message {
+/// The message of an answer, made and compressed once for a model. The first who asks makes it, over its `connection`.
+///
+/// Fails: too many bytes wait for clients.
+pub fn message(
+    answer: &Answer,
+    of: Of,
+    (codec, gzip): (Codec, bool),
+    connection: &Arc<Counts>,
+) -> Result<Message, Refusal> {
     let bits = [true, codec == Codec::Json, gzip, of == Of::Watch, answer.model().is_stale()];
     let form = bits.into_iter().enumerate().map(|(place, bit)| u8::from(bit) << (place + 2)).sum();
-    Message::of_envelope(answer.once(form, || {
+    let make = || {
         let treemap = treemap(answer);
         let message = match (codec, of) {
             (Codec::Json, _) => Message::new(format!("{{\"treemap\":{}}}", json(&treemap)).as_bytes()),
@@ -56,7 +65,8 @@ pub fn message(answer: &Answer, of: Of, codec: Codec, gzip: bool) -> Message {
             }
         };
         if gzip { message.gzip() } else { message }.envelope()
-    }))
+    };
+    answer.once(form, || connection.make(make)).map(Message::of_envelope)
 }
 
 /// A heartbeat for those who have the treemap of `model`.

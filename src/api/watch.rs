@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{
     Treemap,
+    in_flight::Counts,
     message::Message,
     refusal::Refusal,
     service::{Call, Codec, MessageStream},
@@ -25,8 +26,9 @@ use crate::treemap::{
 struct Watch {
     treemap: Treemap,
     request: Request,
-    codec: Codec,
-    gzip: bool,
+    /// Codec, and whether it takes gzip.
+    form: (Codec, bool),
+    connection: Arc<Counts>,
     /// The version that the client has.
     version: String,
     published: watch::Receiver<()>,
@@ -51,8 +53,8 @@ pub fn treemaps(treemap: Treemap, request: Request, version: String, call: Call<
         deadline: call.timeout.map(|timeout| now + timeout),
         treemap,
         request,
-        codec: call.codec,
-        gzip: call.gzip,
+        form: (call.codec, call.gzip),
+        connection: call.connection.clone(),
         version,
         closing: call.closing,
     };
@@ -72,23 +74,23 @@ impl Watch {
             self.published.mark_unchanged();
             let model = self.treemap.read_model.current().ok_or(Refusal::NotLoaded)?;
             if model.version != *self.version {
-                return Ok(self.treemap_of(model));
+                return self.treemap_of(model);
             }
             match self.wait().await {
                 Next::Published => {}
                 Next::Heartbeat => {
                     self.sent();
-                    return Ok(treemap_v1::heartbeat(&model, self.codec));
+                    return Ok(treemap_v1::heartbeat(&model, self.form.0));
                 }
                 Next::End(refusal) => return Err(refusal),
             }
         }
     }
 
-    fn treemap_of(&mut self, model: Arc<Model>) -> Message {
+    fn treemap_of(&mut self, model: Arc<Model>) -> Result<Message, Refusal> {
         self.version = model.version.to_str().unwrap_or_default().into();
         self.sent();
-        treemap_v1::message(&Answer::new(model, self.request), Of::Watch, self.codec, self.gzip)
+        treemap_v1::message(&Answer::new(model, self.request), Of::Watch, self.form, &self.connection)
     }
 
     fn sent(&mut self) {

@@ -73,7 +73,7 @@ pub struct ListenAddress {
 /// The address of the admin port: shared by `serve` and `healthcheck`.
 #[derive(Debug, clap::Args)]
 pub struct AdminAddress {
-    /// Address and port of the admin endpoints /livez, /readyz and /metrics; off: none
+    /// Address and port of the admin endpoints /livez, /readyz and /metrics; off: none. Where `PORT` is the same port, the next one
     #[arg(long, env = "TREEMAP_ADMIN_ADDR", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     admin_addr: String,
 }
@@ -123,7 +123,19 @@ pub struct Share {
     of_all: usize,
 }
 
+impl Default for Share {
+    /// All of it.
+    fn default() -> Self {
+        Self { of_client: 1, of_all: 1 }
+    }
+}
+
 impl Share {
+    /// So many of so many.
+    pub const fn of_all(of_client: usize, of_all: usize) -> Self {
+        Self { of_client, of_all }
+    }
+
     /// The share of `most`, at least 1.
     pub const fn of(self, most: usize) -> usize {
         most.saturating_mul(self.of_client).div_ceil(self.of_all)
@@ -151,10 +163,8 @@ impl ListenAddress {
         if let Some(given) = self.listen_addr.as_ref().filter(|given| !given.trim().is_empty()) {
             return address("TREEMAP_LISTEN_ADDR", given, DEFAULT);
         }
-        match std::env::var("PORT").ok().filter(|port| !port.trim().is_empty()) {
+        match port_of_platform()? {
             Some(port) => {
-                let port =
-                    port.trim().parse().map_err(|_| format!("PORT is {port:?}; expected a number from 0 to 65535"))?;
                 // Where the machine has IPv6, its address stands for both.
                 let ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
                 let all = if ipv6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
@@ -165,12 +175,24 @@ impl ListenAddress {
     }
 }
 
+/// `PORT`, if it is set.
+fn port_of_platform() -> Result<Option<u16>, String> {
+    let port = std::env::var("PORT").ok().filter(|port| !port.trim().is_empty());
+    let read =
+        |port: String| port.trim().parse().map_err(|_| format!("PORT is {port:?}; expected a number from 0 to 65535"));
+    port.map(read).transpose()
+}
+
 impl AdminAddress {
     /// `None` when switched off. Fails with the name of the setting and the expected value.
     pub fn read(&self) -> Result<Option<SocketAddr>, String> {
-        unless_off(&self.admin_addr)
-            .map(|text| address("TREEMAP_ADMIN_ADDR", text, "127.0.0.1:8080, or off"))
-            .transpose()
+        let Some(text) = unless_off(&self.admin_addr) else { return Ok(None) };
+        let mut addr = address("TREEMAP_ADMIN_ADDR", text, "127.0.0.1:8080, or off")?;
+        // A platform chooses its port without knowing ours: Cloud Run's is 8080 as well.
+        if port_of_platform().is_ok_and(|port| port == Some(addr.port()) && port != Some(0)) {
+            addr.set_port(addr.port().checked_add(1).unwrap_or(addr.port() - 1));
+        }
+        Ok(Some(addr))
     }
 }
 
@@ -206,7 +228,7 @@ impl ServerArgs {
         let drain = problems.note(duration("TREEMAP_DRAIN_TIMEOUT", &self.drain_timeout));
         let of_all = connections?;
         let of_client = connections_per_client?.unwrap_or(of_all).min(of_all);
-        let share = Share { of_client, of_all };
+        let share = Share::of_all(of_client, of_all);
         Some(ServerConfig {
             listen_addr: listen_addr?,
             admin_addr: admin_addr?,

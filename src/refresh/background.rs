@@ -21,7 +21,7 @@ use crate::{
     view::last_refreshed,
 };
 
-/// The longest sleep: a clock that was set, or a machine that slept, is noticed this soon.
+/// The longest sleep: a clock that was set, a machine that slept, or a view that was emptied is noticed this soon.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Reads two counters and a row of the log.
 const SOURCE_STATE_WITHIN: Duration = Duration::from_secs(5);
@@ -46,8 +46,7 @@ pub async fn keep_fresh(
 ) {
     let mut turns = vec![Turn::of(Cause::Schedule)];
     turns.extend(config.sources.map(|sources| Turn::of(Cause::Source(sources))));
-    let mut refreshes =
-        Refreshes { primary, config, who, metrics, filled: false, last_handled: None, change: None, uncounted: false };
+    let mut refreshes = Refreshes { primary, config, who, metrics, last_handled: None, change: None, uncounted: false };
     let log = |words: &str| tracing::error!("cannot keep the view fresh; retrying: {words}");
     loop {
         failures.attempt(log);
@@ -89,7 +88,7 @@ struct Turn {
 
 #[derive(Clone, Copy)]
 enum Cause {
-    /// It was never filled, or a tick of the schedule is due.
+    /// It is not filled, or a tick of the schedule is due.
     Schedule,
     /// The source tables have changed.
     Source(SourceConfig),
@@ -112,8 +111,6 @@ struct Refreshes {
     config: RefreshConfig,
     who: String,
     metrics: Arc<Metrics>,
-    /// Whether the view has been filled.
-    filled: bool,
     /// The last tick that needs nothing more.
     last_handled: Option<Timestamp>,
     change: Option<Change>,
@@ -122,30 +119,38 @@ struct Refreshes {
 }
 
 impl Refreshes {
-    /// Fills a view that was never filled, and refreshes for a tick that is due. Gives how long no other is.
+    /// Fills a view that is not filled, and refreshes for a tick that is due. Gives how long no other is.
     async fn fill_and_tick(&mut self) -> Result<Duration, DbError> {
-        if !self.filled {
-            match last_refreshed(&self.primary).await {
-                Ok(_) => {}
-                // Nobody can be reading it, whatever the log says of earlier refreshes.
-                Err(error) if error.kind == Kind::NotPopulated => self.refresh(Reason::NeverFilled).await?,
-                Err(error) => return Err(error),
-            }
-            self.filled = true;
-        }
-        if let Some(due) = self.config.schedule.as_ref().and_then(|schedule| schedule.last_due(Timestamp::now()))
-            && self.last_handled < Some(due)
-        {
+        let due = self.config.schedule.as_ref().and_then(|schedule| schedule.last_due(Timestamp::now()));
+        let due = due.filter(|due| self.last_handled < Some(*due));
+        let tick = match due {
+            Some(due) if self.last_handled.is_some() => Some(due),
             // At the start, a tick of an earlier time counts only if the view is older.
-            if self.last_handled.is_some() || last_refreshed(&self.primary).await? < Some(due) {
-                self.refresh(Reason::Tick(due)).await?;
+            _ => {
+                let refreshed = self.filled().await?;
+                due.filter(|due| refreshed < Some(*due))
             }
-            self.last_handled = Some(due);
+        };
+        if let Some(tick) = tick {
+            self.refresh(Reason::Tick(tick)).await?;
         }
+        self.last_handled = due.or(self.last_handled);
         let now = Timestamp::now();
         let next = self.config.schedule.as_ref().and_then(|schedule| schedule.next(now));
         let until = next.and_then(|tick| Duration::try_from(tick.duration_since(now)).ok());
         Ok(until.map_or(LONGEST_SLEEP, |until| until.min(LONGEST_SLEEP)))
+    }
+
+    /// Fills the view, if it is not filled. Gives when it was refreshed last.
+    async fn filled(&self) -> Result<Option<Timestamp>, DbError> {
+        match last_refreshed(&self.primary).await {
+            // Nobody can be reading it, whatever the log says of earlier refreshes.
+            Err(error) if error.kind == Kind::NotPopulated => {
+                self.refresh(Reason::NeverFilled).await?;
+                last_refreshed(&self.primary).await
+            }
+            read => read,
+        }
     }
 
     /// Refreshes for a change of the source that has waited long enough. Gives how long not to look again.

@@ -28,12 +28,7 @@ use super::{
     http2::Http2,
 };
 use crate::{
-    api::{
-        body::Body,
-        calls::Calls,
-        in_flight::{StallClock, Waiting},
-        request::RequestBody,
-    },
+    api::{body::Body, calls::Calls, in_flight::Counts, request::RequestBody},
     metrics::{Closed, Metrics},
     tls::listener::Tls,
 };
@@ -71,7 +66,7 @@ where
     let io = Gathered::new(io);
     match io.is_http2().await {
         Ok(true) => {
-            if let Ok(http) = Http2::new(io.clone(), Waiting::default(), answer).await {
+            if let Ok(http) = Http2::new(io.clone(), Arc::default(), answer).await {
                 serve_to_end(http, io).await;
             }
         }
@@ -163,17 +158,17 @@ impl Client {
             http2 = timeout(FIRST_REQUEST_WITHIN, io.is_http2()) => http2,
             _ = stop.wait_for(|stop| *stop) => return Closed::Stopped,
         };
-        let stalls = Arc::new(StallClock::of_client(self.place.of_client.open.clone()));
-        let calls = self.calls.over_connection(stalls.clone(), self.place.crowded);
+        let calls = self.calls.over_connection(self.place.of_client.open.clone(), self.place.crowded);
+        let counts = calls.connection().clone();
         match http2 {
             Err(_) => Closed::Silent,
             Ok(Err(_)) => Closed::Client,
             Ok(Ok(false)) => {
                 let http = http1::serve(io.clone(), move |request| calls.answer(request));
-                self.serve_calls(http, &io, &stalls).await
+                self.serve_calls(http, &io, &counts).await
             }
-            Ok(Ok(true)) => match Http2::new(io.clone(), calls.waiting(), move |request| calls.answer(request)).await {
-                Ok(http) => self.serve_calls(http, &io, &stalls).await,
+            Ok(Ok(true)) => match Http2::new(io.clone(), counts.clone(), move |request| calls.answer(request)).await {
+                Ok(http) => self.serve_calls(http, &io, &counts).await,
                 Err(_) => Closed::Client,
             },
         }
@@ -184,7 +179,7 @@ impl Client {
         self,
         mut http: impl Http,
         io: &Gathered<impl AsyncRead + AsyncWrite + Unpin>,
-        stalls: &StallClock,
+        counts: &Counts,
     ) -> Closed {
         let mut head = HeadClock::default();
         let mut head_due = pin!(sleep(Duration::MAX));
@@ -206,7 +201,7 @@ impl Client {
                 if let Poll::Ready(Err(_)) = io.poll_drain(context) {
                     return Poll::Ready(Next::Ended);
                 }
-                if let Some(due) = head.due(io.received(), stalls) {
+                if let Some(due) = head.due(io.received(), counts) {
                     if head_due.deadline() != due {
                         head_due.as_mut().reset(due);
                     }
@@ -236,14 +231,14 @@ impl Client {
                         events.push(after(GRACE, Event::GraceOver));
                     }
                     http.graceful_shutdown();
-                    stalls.close();
+                    counts.close();
                 }
                 Next::Event(Event::GraceOver) => return Closed::Stalled,
                 Next::Event(Event::Round) => {
                     let (written, waiting) = io.progress();
                     // A client that takes nothing of what waits for it, or whose calls do not end.
                     let unread = waiting && written_before.replace(written) == Some(written);
-                    if unread || stalls.has_stalled() {
+                    if unread || counts.has_stalled() {
                         return Closed::Stalled;
                     }
                     events.push(after(STALLED, Event::Round));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gather::Received;
-use crate::api::in_flight::StallClock;
+use crate::api::in_flight::Counts;
 
 /// How long the head of a request may take from its first byte.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub struct HeadClock {
 
 impl HeadClock {
     /// When the head that has begun must be complete; `None` when none has.
-    pub fn due(&mut self, received: Received, calls: &StallClock) -> Option<Instant> {
+    pub fn due(&mut self, received: Received, calls: &Counts) -> Option<Instant> {
         let (requests, answering) = calls.requests();
         if received.http2 || answering || requests != self.requests {
             *self = Self { before: received.bytes, requests, begun: None };

@@ -3,10 +3,11 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::OptionFuture, stream::FuturesUnordered};
 use h2::{
     Ping, PingPong, Reason, SendStream,
     server::{Builder, Connection, SendResponse},
@@ -18,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::connection::Http;
 use crate::api::{
     body::{AnswerBytes, Body},
-    in_flight::Waiting,
+    in_flight::Counts,
     request::RequestBody,
 };
 
@@ -38,13 +39,12 @@ pub struct Http2<I, A> {
     answer: A,
     /// Calls that could not be answered at once.
     waiting: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Counts the requests that are not complete.
-    incomplete: Waiting,
+    counts: Arc<Counts>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin, A> Http2<I, A> {
     /// Begins, with a client that has sent its preface.
-    pub async fn new(io: I, incomplete: Waiting, answer: A) -> Result<Self, h2::Error> {
+    pub async fn new(io: I, counts: Arc<Counts>, answer: A) -> Result<Self, h2::Error> {
         let mut builder = Builder::new();
         builder
             .initial_window_size(WINDOWS.0)
@@ -54,7 +54,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin, A> Http2<I, A> {
             .max_send_buffer_size(UNSENT);
         let mut connection = builder.handshake(io).await?;
         let ping = connection.ping_pong();
-        Ok(Self { connection, ping, answer, waiting: FuturesUnordered::new(), incomplete })
+        Ok(Self { connection, ping, answer, waiting: FuturesUnordered::new(), counts })
     }
 }
 
@@ -65,17 +65,22 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // One call after another is answered in the same memory.
+        let mut memory = None;
         loop {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let mut answer =
-                        Box::pin((self.answer)(request.map(|body| RequestBody::http2(body, self.incomplete.clone()))));
+                    let request = request.map(|body| RequestBody::http2(body, self.counts.clone()));
+                    let mut answer = memory.take().unwrap_or_else(|| Box::pin(OptionFuture::from(None)));
+                    answer.set(Some((self.answer)(request)).into());
                     // Nearly all are answered without waiting. One that waits is polled again below, with a waker.
                     match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                         Poll::Ready(response) => {
-                            if let Some((body, stream)) = begin(response, respond) {
+                            if let Some((body, stream)) = response.and_then(|response| begin(response, respond)) {
                                 self.waiting.push(Box::pin(send(body, stream)));
                             }
+                            answer.set(None.into());
+                            memory = Some(answer);
                         }
                         Poll::Pending => self.waiting.push(Box::pin(respond_to(answer, respond))),
                     }
@@ -109,9 +114,12 @@ where
 }
 
 /// Sends what `answer` comes to. Ends when the client goes away.
-async fn respond_to(mut answer: impl Future<Output = Response<Body>> + Unpin, mut respond: SendResponse<AnswerBytes>) {
+async fn respond_to(
+    mut answer: impl Future<Output = Option<Response<Body>>> + Unpin,
+    mut respond: SendResponse<AnswerBytes>,
+) {
     let response = poll_fn(|context| match Pin::new(&mut answer).poll(context) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Ready(response) => Poll::Ready(response),
         Poll::Pending => respond.poll_reset(context).map(|_| None),
     });
     let Some(response) = response.await else { return };

@@ -11,8 +11,10 @@ use std::{
 
 use bytes::Bytes;
 
-/// How many answers are kept. Real traffic asks for some 20; the largest has 80 KB.
-const CAPACITY: usize = 64;
+/// How many answers are kept, and how many bytes. Real traffic asks for some 20; the largest has 110 KB, the largest picture 450 KB.
+const CAPACITY: (usize, usize) = (64, 4 * 1024 * 1024);
+/// The most bytes that a model keeps: answers and drawings.
+pub const MOST_BYTES: usize = 2 * CAPACITY.1;
 
 /// A bounded memo.
 #[derive(Debug)]
@@ -34,27 +36,33 @@ impl<K> Default for Memo<K> {
 }
 
 impl<K: Clone + Ord> Memo<K> {
-    /// What is kept for `key`, or what `make` makes, which is kept from now on.
-    pub fn get(&self, key: K, make: impl FnOnce() -> Bytes) -> Bytes {
-        if let Some(kept) = self.kept.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            // Only what another was asked for since needs a new number: without that, all processors would write it.
-            let now = self.uses.load(Ordering::Relaxed);
-            if kept.last_use.load(Ordering::Relaxed) != now {
-                kept.last_use.store(self.uses.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            }
-            return kept.bytes.clone();
+    /// What is kept for `key`.
+    pub fn kept(&self, key: &K) -> Option<Bytes> {
+        let all = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = all.get(key)?;
+        // Only what another was asked for since needs a new number: without that, all processors would write it.
+        let now = self.uses.load(Ordering::Relaxed);
+        if kept.last_use.load(Ordering::Relaxed) != now {
+            kept.last_use.store(self.next_use(), Ordering::Relaxed);
         }
-        let bytes = make();
-        let last_use = AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed) + 1);
+        Some(kept.bytes.clone())
+    }
+
+    /// Keeps what was made for `key`.
+    pub fn keep(&self, key: K, bytes: Bytes) {
+        let (most, most_bytes) = CAPACITY;
+        let kept = Kept { last_use: AtomicU64::new(self.next_use()), bytes };
         let mut all = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= CAPACITY
-            && let Some(oldest) =
-                all.iter().min_by_key(|(_, kept)| kept.last_use.load(Ordering::Relaxed)).map(|(key, _)| key.clone())
-        {
+        all.insert(key, kept);
+        while all.len() > most || all.values().map(|kept| kept.bytes.len()).sum::<usize>() > most_bytes {
+            let oldest = all.iter().min_by_key(|(_, kept)| kept.last_use.load(Ordering::Relaxed));
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { break };
             all.remove(&oldest);
         }
-        all.insert(key, Kept { bytes: bytes.clone(), last_use });
-        bytes
+    }
+
+    fn next_use(&self) -> u64 {
+        self.uses.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
@@ -63,17 +71,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_again_and_again_is_made_once_whatever_else_is_asked_for() {
+    fn what_is_asked_for_again_and_again_stays_whatever_else_is_asked_for() {
         let memo = Memo::default();
-        let mut made = 0;
+        memo.keep(0, Bytes::from_static(b"often"));
         for other in 1..10_000_usize {
-            memo.get(0, || {
-                made += 1;
-                Bytes::from_static(b"often")
-            });
-            memo.get(other, Bytes::new);
+            assert!(memo.kept(&0).is_some());
+            memo.keep(other, Bytes::new());
         }
-        assert_eq!(made, 1);
-        assert_eq!(memo.kept.read().unwrap().len(), CAPACITY);
+        assert_eq!(memo.kept.read().unwrap().len(), CAPACITY.0);
+    }
+
+    #[test]
+    fn large_answers_take_no_more_memory_than_there_is_for_all() {
+        let memo = Memo::default();
+        for key in 0..100 {
+            memo.keep(key, vec![0; 500_000].into());
+            assert!(memo.kept(&key).is_some());
+            let all = memo.kept.read().unwrap();
+            assert!(all.values().map(|kept| kept.bytes.len()).sum::<usize>() <= CAPACITY.1);
+        }
+        memo.keep(100, vec![0; CAPACITY.1 + 1].into());
+        assert!(memo.kept(&100).is_none());
     }
 }

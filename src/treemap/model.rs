@@ -176,16 +176,30 @@ impl Answer {
     }
 
     /// What `make` makes of this answer, once for a model and `form`.
-    pub fn once(&self, form: u8, make: impl FnOnce() -> Bytes) -> Bytes {
+    pub fn once<E>(&self, form: u8, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
         let Request { period, limit, view_mode } = self.request;
-        self.model.memo.get((list_index(period, view_mode), limit.get(), form), make)
+        let key = (list_index(period, view_mode), limit.get(), form);
+        if let Some(kept) = self.model.memo.kept(&key) {
+            return Ok(kept);
+        }
+        let bytes = make()?;
+        self.model.memo.keep(key, bytes.clone());
+        Ok(bytes)
     }
 
-    /// The same for a drawing of a `kind`.
-    pub fn drawn(&self, kind: Kind, make: impl FnOnce() -> Bytes) -> Bytes {
+    /// The drawing of a `kind`, if it was made and is kept.
+    pub fn drawing(&self, kind: &Kind) -> Option<Bytes> {
+        self.model.drawings.kept(&self.drawing_key(kind))
+    }
+
+    /// Keeps a drawing.
+    pub fn keep_drawing(&self, kind: &Kind, drawing: Bytes) {
+        self.model.drawings.keep(self.drawing_key(kind), drawing);
+    }
+
+    fn drawing_key(&self, kind: &Kind) -> (usize, usize, bool, Kind) {
         let Request { period, limit, view_mode } = self.request;
-        let list = list_index(period, view_mode);
-        self.model.drawings.get((list, limit.get(), self.model.is_stale(), kind), make)
+        (list_index(period, view_mode), limit.get(), self.model.is_stale(), kind.clone())
     }
 
     /// The request that it answers.

@@ -12,7 +12,9 @@ use std::{
     sync::Arc,
 };
 
-use industry_treemap::protocols::{Body, Place, Service, Settings, cache_control, discard_in_time, serve, serve_http};
+use industry_treemap::protocols::{
+    Body, Counts, Place, Service, Settings, cache_control, discard_in_time, serve, serve_http,
+};
 use prost_reflect::{DescriptorPool, DynamicMessage, prost::Message as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::net::TcpListener;
@@ -100,8 +102,9 @@ async fn serve_connection<I>(service: Conformance, settings: Arc<Settings>, stre
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let counts = Arc::<Counts>::default();
     serve_http(stream, move |mut request| {
-        let (service, settings) = (service.clone(), settings.clone());
+        let (service, settings, counts) = (service.clone(), settings.clone(), counts.clone());
         async move {
             let Some(method) = service.method(request.uri().path()) else {
                 // As the server does it: a client that is still sending would see a broken pipe in place of the refusal.
@@ -110,7 +113,7 @@ where
                 *response.status_mut() = http::StatusCode::NOT_FOUND;
                 return response;
             };
-            serve(&service, &settings, method, &mut request, || Ok(Place::default())).await.response
+            serve(&service, &settings, method, &mut request, &counts, || Ok(Place::default())).await.response
         }
     })
     .await;

@@ -392,6 +392,14 @@ async fn a_view_that_was_restored_without_rows_is_filled_at_the_start() {
     let server = Server::refreshing(&database.url(), &schedule).await;
     server.wait_until_ready().await;
     assert!(database.count("mv_treemap_data") > 0);
+    // The same while it runs, at the next look.
+    database.psql("REFRESH MATERIALIZED VIEW mv_treemap_data WITH NO DATA");
+    let filled = "SELECT relispopulated FROM pg_class WHERE relname = 'mv_treemap_data'";
+    let begun = Instant::now();
+    while database.psql(filled) != "t" {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is never filled");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[test]

@@ -160,6 +160,12 @@ async fn port_is_the_port_on_all_addresses_where_no_address_is_set() {
         }
         assert!(tokio::net::TcpStream::connect(format!("127.0.0.1:{at}")).await.is_ok());
     }
+    // Cloud Run's port is the one that the image has for the admin endpoints.
+    let mut command = treemap::command(&[]);
+    command.env("PORT", &port);
+    let server = Server::run_at(None, command, &database.url(), &["--admin-addr", &format!("[::]:{port}")]).await;
+    assert!(server.addr.ends_with(&format!(":{port}")), "{}", server.addr);
+    assert_eq!(server.admin_get("/livez").await.0, 200);
     let mut command = treemap::command(&["serve"]);
     command.env("PORT", "http").env("DATABASE_URL", database.url());
     treemap::run(&mut command).exits(1).prints(&["PORT is \"http\"; expected a number"]);

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::stream::pending;
 use http::uri::PathAndQuery;
-use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
+use industry_treemap::proto::{shorts::v1alpha1::GetIndustryTreeMapRequest, treemap::v1::WatchTreemapRequest};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -29,12 +29,12 @@ use crate::support::{
     eventually,
     files::{Reports, name},
     outage::Calls,
-    raw::{DATA, END_HEADERS, GET_TREEMAP, HEADERS, Raw, frame, headers_of},
+    raw::{ACK, DATA, END_HEADERS, END_STREAM, GET_TREEMAP, HEADERS, PING, Raw, frame, headers_of, literal, message},
     server::{Server, get, ready},
     treemap::{command, run, treemap},
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
     let (_database, server) = ready(&[]).await;
     let calls = Calls::start(&server.client().await);
@@ -55,7 +55,7 @@ async fn unfinished_messages_of_health_and_reflection_take_no_memory_and_end() {
     calls.assert_none_failed().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_never_complete_are_few_in_all_and_others_are_answered_beside_them() {
     let (_database, server) = ready(&[]).await;
     let calls = Calls::start(&server.client().await);
@@ -76,6 +76,133 @@ async fn requests_that_are_never_complete_are_few_in_all_and_others_are_answered
     let after = server.memory_mib();
     calls.assert_none_failed().await;
     assert!(after < before + 64.0, "{after} MiB, {before} before");
+}
+
+/// Adds a thousand stocks, so that answers are as large as in production.
+fn add_a_thousand_stocks(database: &Database) {
+    database.psql(
+        r#"INSERT INTO "company-metadata" (stock_code, company_name, industry)
+            SELECT 'L' || n, 'A company with a name of the usual length ' || n, 'Industry ' || n % 27 FROM generate_series(1, 1000) AS n;
+        INSERT INTO shorts SELECT '2023-12-29', 'L', 'L' || n, 1, 100, 1 + n % 97 FROM generate_series(1, 1000) AS n"#,
+    );
+    database.refresh();
+}
+
+/// A connection from an address that no client has which behaves.
+async fn from_another_address(server: &Server, settings: &[u8]) -> Raw {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    Raw::over(socket.connect(server.addr.parse().unwrap()).await.unwrap(), settings).await
+}
+
+/// A client that is alive and takes nothing.
+async fn answer_pings(mut raw: Raw) {
+    while let Some(received) = raw.next().await {
+        if received.kind == PING {
+            raw.send(&frame(PING, ACK, 0, &received.payload)).await;
+        }
+    }
+}
+
+/// The headers of a GET.
+fn get_of(path: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "test")] {
+        block.push(0);
+        literal(&mut block, name.as_bytes());
+        literal(&mut block, value.as_bytes());
+    }
+    block
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_takes_cost_little_memory_and_their_connections_end() {
+    let database = Database::with_sample();
+    add_a_thousand_stocks(&database);
+    let server = Server::start_with(&database.url(), &["--max-connections-per-client", "25%"]).await;
+    server.wait_until_ready().await;
+    let calls = Calls::start(&server.client().await);
+    let before = server.memory_mib();
+    // No room for any byte, and for one byte of each stream.
+    let (closed, narrow) = ([0, 4, 0, 0, 0, 0], [0, 4, 0, 0, 0, 1]);
+    let mut attackers = Vec::new();
+    for connection in 0..5 {
+        let mut pictures = from_another_address(&server, &closed).await;
+        let mut tables = from_another_address(&server, &closed).await;
+        let mut watchers = from_another_address(&server, &narrow).await;
+        for stream in 0..10 {
+            let limit = i32::try_from(100 + 10 * connection + stream).unwrap();
+            let request = WatchTreemapRequest { period: "max".into(), limit, ..Default::default() };
+            let headers = headers_of("/treemap.v1.TreemapService/WatchTreemap", &[]);
+            watchers.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers)).await;
+            watchers.send(&frame(DATA, END_STREAM, 2 * stream + 1, &message(&request))).await;
+        }
+        for stream in 0..100 {
+            let number = connection * 100 + stream;
+            let id = 2 * stream + 1;
+            let path = format!("/treemap.svg?limit=500&width={}", 1000 + number);
+            pictures.send(&frame(HEADERS, END_HEADERS | END_STREAM, id, &get_of(&path))).await;
+            let path = format!("/treemap.csv?limit={}", 1 + number);
+            tables.send(&frame(HEADERS, END_HEADERS | END_STREAM, id, &get_of(&path))).await;
+        }
+        attackers.extend([pictures, tables, watchers].map(|raw| tokio::spawn(answer_pings(raw))));
+    }
+    let (mut most, begun) = (before, Instant::now());
+    while server.metric("treemap_connections_closed_total{why=\"stalled\"}").await < 15.0 {
+        most = most.max(server.memory_mib());
+        assert!(begun.elapsed() < Duration::from_secs(60), "they are never closed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    calls.assert_none_failed().await;
+    println!("{before} MiB before, {most} at most");
+    for attacker in attackers {
+        attacker.await.unwrap();
+    }
+    assert!(most < before + 80.0, "{most} MiB, {before} before");
+}
+
+#[tokio::test]
+async fn a_picture_has_its_place_among_the_calls_until_it_is_taken() {
+    let (_database, server) = ready(&["--max-calls", "8"]).await;
+    let mut raw = Raw::handshake(&server.addr, &[0, 4, 0, 0, 0, 0]).await;
+    for stream in 0..8 {
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &get_of("/treemap.svg"))).await;
+    }
+    eventually("eight pictures wait", async || (server.metric("treemap_calls_in_flight").await == 8.0).then_some(()))
+        .await;
+    let refused = get(&mut server.client().await, "3m", 1, 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    drop(raw);
+    eventually("a free place", async || get(&mut server.client().await, "3m", 1, 0).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_has_its_share_of_the_incomplete_requests() {
+    let (_database, server) = ready(&["--max-connections-per-client", "25%"]).await;
+    let mut attackers = Vec::new();
+    for _ in 0..10 {
+        let mut raw = from_another_address(&server, &[]).await;
+        for stream in 0..100 {
+            raw.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers_of(GET_TREEMAP, &[]))).await;
+        }
+        attackers.push(raw);
+    }
+    // Another address sends 25 requests at once, each in two pieces.
+    let request = GetIndustryTreeMapRequest { period: "3m".into(), limit: 1, view_mode: 0 };
+    let mut good = Raw::handshake(&server.addr, &[]).await;
+    for stream in 0..25 {
+        good.send(&frame(HEADERS, END_HEADERS, 2 * stream + 1, &headers_of(GET_TREEMAP, &[]))).await;
+    }
+    // A PING that is answered: the server has read what came before it.
+    good.send(&frame(PING, 0, 0, &[0; 8])).await;
+    good.until(PING).await.unwrap();
+    for stream in 0..25 {
+        good.send(&frame(DATA, END_STREAM, 2 * stream + 1, &message(&request))).await;
+    }
+    for _ in 0..25 {
+        assert!(timeout(PATIENCE, good.until(DATA)).await.unwrap().is_some(), "a request was refused");
+    }
+    drop(attackers);
 }
 
 #[tokio::test]

@@ -164,6 +164,16 @@ async fn a_server_serves_a_snapshot_without_any_database_and_takes_a_new_one() {
     treemap(&database, &["snapshot", &file_argument]).succeeds();
     eventually("the new file is served", async || (answer(&server).await != expected).then_some(())).await;
     let newer = answer(&server).await;
+    // The same rows, refreshed again: they are as fresh as the file is.
+    let refreshed = async || {
+        let answer = get(&mut server.client().await, "3m", 10, 0).await.unwrap();
+        answer.metadata().get("treemap-last-refreshed").unwrap().clone()
+    };
+    let before = refreshed().await;
+    database.refresh();
+    treemap(&database, &["snapshot", &file_argument]).succeeds();
+    eventually("a file with the same rows is taken over", async || (refreshed().await != before).then_some(())).await;
+    assert_eq!(answer(&server).await, newer);
     fs::write(&file, "nonsense").unwrap();
     server.wait_for_log("cannot be used; serving what it had").await;
     assert_eq!(answer(&server).await, newer);

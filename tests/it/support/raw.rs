@@ -107,7 +107,12 @@ impl Raw {
 
     /// Connects and sends the preface with these settings.
     pub async fn handshake(addr: &str, settings: &[u8]) -> Self {
-        let mut raw = Self::connect(addr).await;
+        Self::over(TcpStream::connect(addr).await.unwrap(), settings).await
+    }
+
+    /// The same over a connection.
+    pub async fn over(stream: TcpStream, settings: &[u8]) -> Self {
+        let mut raw = Self { stream, read: BytesMut::new() };
         raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
         raw
     }
