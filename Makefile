@@ -64,7 +64,7 @@ proto:
 proto-release: proto
 	.tools/buf/node_modules/.bin/buf build --exclude-source-info --output proto/released.json
 
-# Measures every figure in README and docs against its bar; on the real reports if they are on this machine.
+# Measures the figures of docs/performance.md, scaling.md and materialized-view.md; on the real reports if TREEMAP_TEST_DATA (or ../shared/data) has them.
 bench:
 	scripts/setup.sh rust cc postgres h2load nghttpd
 	cargo bench --locked --bench database --bench serving --bench scaling
@@ -87,7 +87,7 @@ bare-check:
 	$(BASES)
 	scripts/bare-check.sh
 
-# Leaves the binaries, checksums, SBOM and changes of a version in target/release-VERSION.
+# Leaves a release of the version in Cargo.toml in target/release-VERSION: docs/developing.md, "A release".
 release:
 	scripts/setup.sh rust cc
 	scripts/release.sh

@@ -1,8 +1,9 @@
 //! The program of docs/clients.md for Rust: the suite compiles and runs it here, with the build.rs of this repository.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proto::shorts::v1alpha1::{GetIndustryTreeMapRequest, shorted_stocks_service_client::ShortedStocksServiceClient};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Request, transport::Endpoint};
 
 #[allow(dead_code, clippy::all, clippy::pedantic)]
@@ -20,9 +21,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let treemap = loop {
         let mut request = Request::new(GetIndustryTreeMapRequest { period: "3m".into(), limit: 10, view_mode: 0 });
         request.set_timeout(end.saturating_duration_since(Instant::now()));
-        match service.get_industry_tree_map(request).await {
+        match timeout_at(end, service.get_industry_tree_map(request)).await? {
             Err(status) if pause.as_secs() < 3 && may_pass.contains(&status.code()) => {
-                tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
+                timeout_at(end, sleep(pause.mul_f64(fastrand::f64()))).await?;
                 pause *= 3;
             }
             answer => break answer?,

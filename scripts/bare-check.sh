@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries `make demo`, and what `make test` installs, in bare containers: Debian 12 with Rust, Debian 13 without. Besides that there is only
-# make. In a Debian 12 without Rust, `make demo` has to say how to get it. Needs root and buildah; `make bare-check` installs buildah, and
+# make. In a Debian 12 without Rust, `make demo` has to print how to get it. Needs root and buildah; `make bare-check` installs buildah, and
 # runs the script that BASES names, to make the images where no registry is reachable.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,7 +35,7 @@ enter() { # image
 
 enter docker.io/library/debian:bookworm-slim
 ! inside make demo >"$work/log" 2>&1 || die "make demo works without Rust"
-grep -A1 'there is no Rust on this machine' "$work/log" || die "make demo does not say that Rust is missing: $(cat "$work/log")"
+grep -A1 'there is no Rust on this machine' "$work/log" || die "make demo does not report that Rust is missing: $(cat "$work/log")"
 drop
 
 for image in docker.io/library/rust:1.95-slim-bookworm docker.io/library/debian:trixie-slim; do

@@ -109,7 +109,7 @@ cat <<EOF
 == In another terminal, from this folder:
 
   $treemap query $address
-  curl --json '{"period":"3m","limit":1}' http://$address/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
+  curl -H 'content-type: application/json' -d '{"period":"3m","limit":1}' http://$address/shorts.v1alpha1.ShortedStocksService/GetIndustryTreeMap
   DATABASE_URL_FILE=.demo/database-url $treemap status
 
 == Ctrl-C stops the server and its Postgres.

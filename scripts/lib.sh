@@ -7,7 +7,10 @@ die() {
   exit 1
 }
 
+can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
 as_root() {
+  can_be_root || die "this needs root, and there is no sudo here: $*"
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 

@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
-# Leaves a release in target/release-VERSION: a stripped binary for Linux on x86-64 and one on aarch64, an SBOM (CycloneDX), the part of
-# CHANGELOG.md for this version, and the checksums. What cannot be made on this machine is named at the end; the exit code is then 1.
+# Leaves a release in target/release-VERSION: a stripped binary for Linux on x86-64 and one on aarch64, the manual page, completions, the
+# systemd unit, LICENSE, an SBOM (CycloneDX), the part of CHANGELOG.md for this version, and the checksums. What cannot be made on this
+# machine is named at the end; the exit code is then 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
 
 version=$(version)
 [ "$(uname)" = Linux ] || die "a release is built on Linux"
-[ -n "$(commit %H)" ] && [ -z "$(git status --porcelain)" ] || die "a release is built from a commit, and there are changes in none"
+[ -n "$(commit %H)" ] && [ -z "$(git status --porcelain)" ] || die "a release is built from a commit; this folder has changes that are in none"
 changes() { awk -v part="## [$1]" 'index($0, part) == 1 { on = 1; next } /^## \[/ { on = 0 } on' CHANGELOG.md | sed '/./,$!d'; }
 [ -n "$(changes "$version")" ] || die "CHANGELOG.md has no part [$version]: give [Unreleased] that name, and a date"
-[ -z "$(changes Unreleased)" ] || say "note: CHANGELOG.md has changes under [Unreleased], which are no part of $version by that page"
+[ -z "$(changes Unreleased)" ] || die "CHANGELOG.md has changes under [Unreleased]: give that part the version $version and a date, or move them"
+for file in deploy/kubernetes/kustomization.yaml deploy/kubernetes/migrate/kustomization.yaml deploy/cloudrun/{service,refresh-job}.yaml; do
+  grep -qE "(newTag: |/treemap:)${version//./\\.}$" "$file" || die "$file does not name version $version"
+done
 
 folder=target/release-$version
 rm -rf "$folder"
 mkdir -p "$folder"
 missing=()
+# The binary that runs on this machine.
+native=
 
 for cpu in x86_64 aarch64; do
   target=$cpu-unknown-linux-gnu
@@ -42,9 +48,21 @@ for cpu in x86_64 aarch64; do
   [ "$(readelf --sections --wide "$binary" | grep -c '\.symtab')" = 0 ] || die "$binary is not stripped"
   glibc=$(readelf --version-info --wide "$binary" | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1)
   say "$binary: $(($(stat -c %s "$binary") / 1000)) kB, needs ${glibc/_/ } or newer"
-  [ "$cpu" != "$(uname -m)" ] || "$binary" --version | grep -qF "treemap $version ($(commit %H | cut -c1-7), " ||
-    die "$binary does not say its commit: $("$binary" --version)"
+  [ "$cpu" != "$(uname -m)" ] || native=$binary
 done
+
+cp LICENSE deploy/systemd/treemap.service "$folder"
+if [ -n "$native" ]; then
+  "$native" --version | grep -qF "treemap $version ($(commit %H | cut -c1-7), " ||
+    die "$native does not name its commit: $("$native" --version)"
+  "$native" man >"$folder/treemap.1"
+  # By the names under which each shell looks for them, but for bash, where it is `treemap` alone.
+  "$native" completions bash >"$folder/treemap.bash"
+  "$native" completions zsh >"$folder/_treemap"
+  "$native" completions fish >"$folder/treemap.fish"
+else
+  missing+=("the manual page and the completions: no binary runs on this machine")
+fi
 
 say "listing the crates in it (SBOM)"
 sbom=treemap-$version.cdx

@@ -10,26 +10,26 @@ rust_version() {
   ! command -v cargo >/dev/null || rustc --version 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -1 || true
 }
 
-has_rustup_package() { command -v apt-get >/dev/null && [ -n "$(apt-cache madison rustup 2>/dev/null)" ]; }
+# Whether apt-get can install rustup here, by the package lists that this machine has.
+has_rustup_package() { can_be_root && command -v apt-get >/dev/null && [ -n "$(apt-cache madison rustup 2>/dev/null)" ]; }
 
 # Comes first: without the right Rust, all the rest would be installed for nothing.
 check_rust() {
-  local needed found sudo mend
+  local needed found sudo advice
   needed=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml)
   found=$(rust_version)
   if [ -z "$found" ]; then
     [ ! -x ~/.cargo/bin/cargo ] || command -v cargo >/dev/null || die "Rust is installed but not on the PATH. To fix it:
   . ~/.cargo/env"
-    if ! command -v rustup >/dev/null && command -v apt-get >/dev/null; then
-      as_root apt-get update -qq
-      if has_rustup_package; then
-        say "installing rustup"
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustup ca-certificates >/dev/null
-      fi
+    # What fails here is not the end: the message below names what to do.
+    if ! command -v rustup >/dev/null && has_rustup_package; then
+      say "there is no Rust on this machine; installing rustup"
+      { as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rustup ca-certificates >/dev/null; } || true
     fi
     if command -v rustup >/dev/null; then
       say "installing Rust with rustup"
-      rustup --quiet default stable
+      rustup --quiet default stable || true
       hash -r
       found=$(rust_version)
     fi
@@ -37,17 +37,17 @@ check_rust() {
   [ -z "$found" ] || [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -1)" != "$needed" ] || return 0
   sudo=$([ "$(id -u)" = 0 ] || echo "sudo ")
   if command -v rustup >/dev/null; then
-    mend="rustup update stable && rustup default stable"
+    advice="rustup update stable && rustup default stable"
   elif has_rustup_package; then
-    mend="${sudo}apt-get install -y rustup && rustup default stable"
+    advice="${sudo}apt-get update && ${sudo}apt-get install -y rustup && rustup default stable"
   else
-    mend="curl -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env"
-    command -v curl >/dev/null || ! command -v apt-get >/dev/null || mend="${sudo}apt-get install -y curl && $mend"
+    advice="curl -sSf https://sh.rustup.rs | sh -s -- -y && . ~/.cargo/env"
+    command -v curl >/dev/null || ! command -v apt-get >/dev/null || advice="${sudo}apt-get update && ${sudo}apt-get install -y curl && $advice"
   fi
   [ -n "$found" ] || die "there is no Rust on this machine, and the treemap needs $needed or newer. To fix it:
-  $mend"
+  $advice"
   die "the Rust on this machine is $found, and the treemap needs $needed or newer. To fix it:
-  $mend"
+  $advice"
 }
 [[ " $* " != *" rust "* ]] || check_rust
 
