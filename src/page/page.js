@@ -94,6 +94,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const DEADLINE = 20_000;
 let shown = null; // the picture on the page: { svg, text, url }
 let checkedAt = 0; // when the server last confirmed it
+let announced = null; // the version that the server named last
 
 class Refusal extends Error {
   constructor(status, sentence) {
@@ -123,11 +124,13 @@ function svgUrl() {
   return `/treemap.svg?${query}`;
 }
 
-async function load(signal) {
+async function load(signal, tries = 0) {
   const url = svgUrl();
+  // The server ignores both. They keep a cache on the way from answering with the picture that it has of before.
+  const key = announced ? `&version=${encodeURIComponent(announced)}${tries ? `&try=${tries}` : ""}` : "";
   stage.setAttribute("aria-busy", "true");
   try {
-    const response = await fetch(url, { cache: "no-cache", signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE)]) });
+    const response = await fetch(url + key, { cache: "no-cache", signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE)]) });
     const text = await response.text();
     if (!response.ok) throw new Refusal(response.status, text.trim());
     if (text !== shown?.text) showPicture(text);
@@ -185,10 +188,22 @@ async function watch(signal) {
   for await (const { treemap, heartbeat } of events(signal, result)) {
     result.end = "heard";
     const version = (treemap ?? heartbeat)?.version;
-    if (version && version !== shown.svg.dataset.version) await load(signal);
+    if (version && version !== shown.svg.dataset.version) await loadVersion(version, signal);
     if (heartbeat) setFreshness(heartbeat.ageSeconds ?? 0, heartbeat.stale ?? false);
   }
   return result.end;
+}
+
+// A replica that has not reloaded yet, or a cache, may answer with the picture of before. After the last try, the next message asks again.
+async function loadVersion(version, signal) {
+  announced = version;
+  // The first pause is random, so that the open pages do not all ask at once.
+  for (const [tries, pause] of [Math.random() * 200, 500, 1000, 2000, 4000].entries()) {
+    await wait(pause, signal);
+    if (signal.aborted) return;
+    await load(signal, tries);
+    if (shown.svg.dataset.version === version) return;
+  }
 }
 
 // The messages of one WatchTreemap call. A broken stream simply ends: the next picture tells whether the server is there.
