@@ -98,8 +98,8 @@ let announced = null; // the version that the server named last
 
 class Refusal extends Error {
   constructor(status, sentence) {
-    super(sentence || `The server refused (status ${status}).`);
-    this.lasting = status >= 400 && status < 500 && status !== 408 && status !== 429; // asking again does not help
+    super(sentence || `The server answered with status ${status}.`);
+    this.lasting = status >= 400 && status < 500 && status !== 408 && status !== 429; // asking again soon does not help
   }
 }
 
@@ -132,7 +132,11 @@ async function load(signal, tries = 0) {
   try {
     const response = await fetch(url + key, { cache: "no-cache", signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE)]) });
     const text = await response.text();
-    if (!response.ok) throw new Refusal(response.status, text.trim());
+    if (!response.ok) {
+      // The server's refusals are plain text. Those of a proxy before it are pages, as a rule.
+      const isPlain = response.headers.get("Content-Type")?.startsWith("text/plain");
+      throw new Refusal(response.status, isPlain ? text.trim().slice(0, 200) : "");
+    }
     if (text !== shown?.text) showPicture(text);
     $("save-svg").href = shown.url = url;
     const { refreshed, stale } = shown.svg.dataset;
