@@ -151,6 +151,7 @@ async function load(signal, tries = 0) {
 
 const SILENCE = 45_000; // the server sends a heartbeat every 20 s
 const HELD_BACK = 15_000; // with SILENCE before it: a picture each minute where something on the way holds streams back
+const REFUSED = 30_000; // and up to twice that, after a refusal that lasts: a page that nobody touches recovers
 let following = new AbortController();
 
 function restart() {
@@ -172,7 +173,7 @@ async function follow(signal) {
     } catch (error) {
       if (signal.aborted) return;
       setFailure(error);
-      if (error.lasting) return;
+      if (error.lasting) pause = REFUSED * (1 + Math.random());
       failures += 1;
     }
     await wait(pause, signal);
