@@ -353,8 +353,13 @@ function addBehaviour(svg) {
     head.setAttribute("aria-label", ["", name].includes(written) ? `Open ${name}` : `${written} Open ${name}`);
   }
   for (const tile of svg.querySelectorAll(".tile")) {
-    tile.setAttribute("role", "img");
-    tile.setAttribute("aria-label", tile.querySelector("title")?.textContent ?? tile.dataset.code);
+    const { code, name } = tile.dataset;
+    const value = tile.querySelector("title").textContent.split(", ").at(-1);
+    tile.setAttribute("role", "button");
+    tile.setAttribute("aria-expanded", "false");
+    // As written, then the company: WCAG's "label in name" wants the written words together. Without a space they would be one word.
+    tile.setAttribute("aria-label", `${code} ${value}${name ? `: ${name}` : ""}`);
+    for (const text of tile.querySelectorAll("text")) text.before(" ");
   }
   const stops = svg.querySelectorAll(STOPS);
   for (const stop of stops) stop.setAttribute("tabindex", "-1");
@@ -415,7 +420,10 @@ function showTip(target, x, y, pinned = false) {
     tip.replaceChildren(...(target.matches(".tile") ? stockLines(stockOf(target), pinned) : industryLines(target)));
     tip.classList.toggle("pinned", pinned);
     tip.setAttribute("role", pinned ? "dialog" : "tooltip"); // a tooltip holds no button
-    if (pinned) tip.setAttribute("aria-label", target.dataset.code);
+    if (pinned) {
+      tip.setAttribute("aria-label", target.dataset.code);
+      target.setAttribute("aria-expanded", "true");
+    }
     target.setAttribute("aria-describedby", "tip");
     tip.hidden = false;
   }
@@ -427,6 +435,7 @@ function showTip(target, x, y, pinned = false) {
 }
 
 function hideTip() {
+  if (isPinned()) tipTarget.setAttribute("aria-expanded", "false");
   tipTarget?.removeAttribute("aria-describedby");
   tipTarget = null;
   tip.hidden = true;
@@ -548,8 +557,10 @@ function nearest(from, axis, sign) {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   if ($("export").open) closeMenu(true);
-  else if (isPinned()) hideTip();
-  else if (event.target === $("search") && state.q) setSearch("");
+  else if (isPinned()) {
+    if (tip.contains(document.activeElement)) tipTarget.focus();
+    hideTip();
+  } else if (event.target === $("search") && state.q) setSearch("");
   else if (state.industry) closeIndustry();
   else hideTip();
 });
