@@ -676,6 +676,14 @@ function closeMenu(focus) {
   if (focus) $("export").querySelector("summary").focus();
 }
 
+// In the open menu, and for screen readers.
+function note(text) {
+  $("note").textContent = text;
+  $("note").hidden = false;
+  say(text);
+}
+
+$("export").addEventListener("toggle", () => { $("note").hidden = $("link").hidden = true; });
 document.addEventListener("click", ({ target }) => $("export").contains(target) || closeMenu());
 for (const link of [$("save-svg"), $("save-csv")]) link.addEventListener("click", () => closeMenu(true));
 
@@ -694,7 +702,7 @@ $("save-png").addEventListener("click", async () => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     closeMenu(true);
   } catch {
-    say("This browser cannot make a PNG of this size. Save the SVG instead.");
+    note("This browser cannot make a PNG of this size. Save the SVG instead.");
   } finally {
     URL.revokeObjectURL(source);
   }
@@ -703,14 +711,13 @@ $("save-png").addEventListener("click", async () => {
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);
-    say("Link copied.");
-    closeMenu(true);
+    note("Link copied.");
   } catch {
     // No clipboard without https or without leave: the reader copies it by hand.
     $("link").hidden = false;
     $("link").value = location.href;
     $("link").select();
-    say("Copy the link from this field.");
+    note("Copy the link from this field.");
   }
 });
 
