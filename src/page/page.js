@@ -51,8 +51,6 @@ function showControls() {
     else control.value = state[control.name];
   }
   if ($("search").value !== state.q) $("search").value = state.q;
-  // The picture of positions is the same for each period; the change, and the table with its earlier positions, are not.
-  $("period").hidden = state.mode === "current" && state.view === "picture";
   $("crumb").hidden = state.industry === "";
   $("here").textContent = state.industry;
   $("all").href = pageUrl({ industry: "" });

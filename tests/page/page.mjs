@@ -107,7 +107,9 @@ async function controls(browser) {
   await page.goto(base);
   await page.waitForSelector("#picture svg");
   check(/^Reports up to \d+ \w+ \d{4}$/.test(await page.locator("#date").innerText()), "the data date in the header");
-  check(!(await page.locator("#period").isVisible()), "no period control for positions");
+  await page.locator("#period select").selectOption("6m");
+  await eventually(async () => (await root(page, "period")) === "6m", "the positions of the stocks that reported in six months");
+  check((await root(page, "mode")) === "current" && query(page) === "?period=6m", "the period control for positions, too");
   check((await page.locator("#picture title").count()) === 0, "no tooltips of the browser's own");
   await screenshot(page, "light");
   await axe(page, "light colours");
@@ -214,7 +216,7 @@ async function table(browser) {
   await page.locator("#table table").waitFor();
   check(!(await page.locator("#picture").isVisible()), "the table stands in place of the picture");
   check((await page.locator("tbody tr").count()) === stocks, "a row for each tile");
-  check(await page.locator("#period").isVisible(), "the period control beside the earlier positions");
+  check(await page.locator("#period").isVisible(), "the period control above the table");
   const codes = () => page.locator("tbody th").allInnerTexts();
   await page.locator("thead button", { hasText: "Code" }).click();
   check((await page.locator("th[aria-sort]").getAttribute("aria-sort")) === "ascending", "aria-sort says ascending");
