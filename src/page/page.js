@@ -51,8 +51,6 @@ function showControls() {
     else control.value = state[control.name];
   }
   if ($("search").value !== state.q) $("search").value = state.q;
-  // The picture of positions is the same for each period; the change, and the table with its earlier positions, are not.
-  $("period").hidden = state.mode === "current" && state.view === "picture";
   $("crumb").hidden = state.industry === "";
   $("here").textContent = state.industry;
   $("all").href = pageUrl({ industry: "" });
@@ -94,11 +92,12 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const DEADLINE = 20_000;
 let shown = null; // the picture on the page: { svg, text, url }
 let checkedAt = 0; // when the server last confirmed it
+let announced = null; // the version that the server named last
 
 class Refusal extends Error {
   constructor(status, sentence) {
-    super(sentence || `The server refused (status ${status}).`);
-    this.lasting = status >= 400 && status < 500 && status !== 408 && status !== 429; // asking again does not help
+    super(sentence || `The server answered with status ${status}.`);
+    this.lasting = status >= 400 && status < 500 && status !== 408 && status !== 429; // asking again soon does not help
   }
 }
 
@@ -123,13 +122,19 @@ function svgUrl() {
   return `/treemap.svg?${query}`;
 }
 
-async function load(signal) {
+async function load(signal, tries = 0) {
   const url = svgUrl();
+  // The server ignores both. They keep a cache on the way from answering with the picture that it has of before.
+  const key = announced ? `&version=${encodeURIComponent(announced)}${tries ? `&try=${tries}` : ""}` : "";
   stage.setAttribute("aria-busy", "true");
   try {
-    const response = await fetch(url, { cache: "no-cache", signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE)]) });
+    const response = await fetch(url + key, { cache: "no-cache", signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE)]) });
     const text = await response.text();
-    if (!response.ok) throw new Refusal(response.status, text.trim());
+    if (!response.ok) {
+      // The server's refusals are plain text. Those of a proxy before it are pages, as a rule.
+      const isPlain = response.headers.get("Content-Type")?.startsWith("text/plain");
+      throw new Refusal(response.status, isPlain ? text.trim().slice(0, 200) : "");
+    }
     if (text !== shown?.text) showPicture(text);
     $("save-svg").href = shown.url = url;
     const { refreshed, stale } = shown.svg.dataset;
@@ -144,6 +149,7 @@ async function load(signal) {
 
 const SILENCE = 45_000; // the server sends a heartbeat every 20 s
 const HELD_BACK = 15_000; // with SILENCE before it: a picture each minute where something on the way holds streams back
+const REFUSED = 30_000; // and up to twice that, after a refusal that lasts: a page that nobody touches recovers
 let following = new AbortController();
 
 function restart() {
@@ -165,7 +171,7 @@ async function follow(signal) {
     } catch (error) {
       if (signal.aborted) return;
       setFailure(error);
-      if (error.lasting) return;
+      if (error.lasting) pause = REFUSED * (1 + Math.random());
       failures += 1;
     }
     await wait(pause, signal);
@@ -185,10 +191,22 @@ async function watch(signal) {
   for await (const { treemap, heartbeat } of events(signal, result)) {
     result.end = "heard";
     const version = (treemap ?? heartbeat)?.version;
-    if (version && version !== shown.svg.dataset.version) await load(signal);
+    if (version && version !== shown.svg.dataset.version) await loadVersion(version, signal);
     if (heartbeat) setFreshness(heartbeat.ageSeconds ?? 0, heartbeat.stale ?? false);
   }
   return result.end;
+}
+
+// A replica that has not reloaded yet, or a cache, may answer with the picture of before. After the last try, the next message asks again.
+async function loadVersion(version, signal) {
+  announced = version;
+  // The first pause is random, so that the open pages do not all ask at once.
+  for (const [tries, pause] of [Math.random() * 200, 500, 1000, 2000, 4000].entries()) {
+    await wait(pause, signal);
+    if (signal.aborted) return;
+    await load(signal, tries);
+    if (shown.svg.dataset.version === version) return;
+  }
 }
 
 // The messages of one WatchTreemap call. A broken stream simply ends: the next picture tells whether the server is there.
@@ -333,8 +351,13 @@ function addBehaviour(svg) {
     head.setAttribute("aria-label", ["", name].includes(written) ? `Open ${name}` : `${written} Open ${name}`);
   }
   for (const tile of svg.querySelectorAll(".tile")) {
-    tile.setAttribute("role", "img");
-    tile.setAttribute("aria-label", tile.querySelector("title")?.textContent ?? tile.dataset.code);
+    const { code, name } = tile.dataset;
+    const value = tile.querySelector("title").textContent.split(", ").at(-1);
+    tile.setAttribute("role", "button");
+    tile.setAttribute("aria-expanded", "false");
+    // As written, then the company: WCAG's "label in name" wants the written words together. Without a space they would be one word.
+    tile.setAttribute("aria-label", `${code} ${value}${name ? `: ${name}` : ""}`);
+    for (const text of tile.querySelectorAll("text")) text.before(" ");
   }
   const stops = svg.querySelectorAll(STOPS);
   for (const stop of stops) stop.setAttribute("tabindex", "-1");
@@ -395,7 +418,10 @@ function showTip(target, x, y, pinned = false) {
     tip.replaceChildren(...(target.matches(".tile") ? stockLines(stockOf(target), pinned) : industryLines(target)));
     tip.classList.toggle("pinned", pinned);
     tip.setAttribute("role", pinned ? "dialog" : "tooltip"); // a tooltip holds no button
-    if (pinned) tip.setAttribute("aria-label", target.dataset.code);
+    if (pinned) {
+      tip.setAttribute("aria-label", target.dataset.code);
+      target.setAttribute("aria-expanded", "true");
+    }
     target.setAttribute("aria-describedby", "tip");
     tip.hidden = false;
   }
@@ -407,6 +433,7 @@ function showTip(target, x, y, pinned = false) {
 }
 
 function hideTip() {
+  if (isPinned()) tipTarget.setAttribute("aria-expanded", "false");
   tipTarget?.removeAttribute("aria-describedby");
   tipTarget = null;
   tip.hidden = true;
@@ -528,8 +555,10 @@ function nearest(from, axis, sign) {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   if ($("export").open) closeMenu(true);
-  else if (isPinned()) hideTip();
-  else if (event.target === $("search") && state.q) setSearch("");
+  else if (isPinned()) {
+    if (tip.contains(document.activeElement)) tipTarget.focus();
+    hideTip();
+  } else if (event.target === $("search") && state.q) setSearch("");
   else if (state.industry) closeIndustry();
   else hideTip();
 });
@@ -645,6 +674,14 @@ function closeMenu(focus) {
   if (focus) $("export").querySelector("summary").focus();
 }
 
+// In the open menu, and for screen readers.
+function note(text) {
+  $("note").textContent = text;
+  $("note").hidden = false;
+  say(text);
+}
+
+$("export").addEventListener("toggle", () => { $("note").hidden = $("link").hidden = true; });
 document.addEventListener("click", ({ target }) => $("export").contains(target) || closeMenu());
 for (const link of [$("save-svg"), $("save-csv")]) link.addEventListener("click", () => closeMenu(true));
 
@@ -663,7 +700,7 @@ $("save-png").addEventListener("click", async () => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     closeMenu(true);
   } catch {
-    say("This browser cannot make a PNG of this size. Save the SVG instead.");
+    note("This browser cannot make a PNG of this size. Save the SVG instead.");
   } finally {
     URL.revokeObjectURL(source);
   }
@@ -672,14 +709,13 @@ $("save-png").addEventListener("click", async () => {
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);
-    say("Link copied.");
-    closeMenu(true);
+    note("Link copied.");
   } catch {
     // No clipboard without https or without leave: the reader copies it by hand.
     $("link").hidden = false;
     $("link").value = location.href;
     $("link").select();
-    say("Copy the link from this field.");
+    note("Copy the link from this field.");
   }
 });
 

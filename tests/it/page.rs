@@ -7,11 +7,14 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{
-    cluster::free_port,
-    database::Database,
-    eventually,
-    server::{Server, ready},
+use crate::{
+    support::{
+        cluster::free_port,
+        database::Database,
+        eventually,
+        server::{Server, ready},
+    },
+    watch::change,
 };
 
 const FRESH: [&str; 2] = ["--max-data-age", "36500d"];
@@ -128,4 +131,34 @@ async fn the_page_shows_that_the_server_is_away_or_back_and_keeps_the_old_pictur
 async fn the_page_shows_that_the_data_is_old() {
     let (_database, server) = ready(&[]).await;
     Browser::start(&server.addr, "stale").succeeds().await;
+}
+
+#[tokio::test]
+async fn the_page_shows_why_it_was_refused_and_recovers_by_itself_or_by_a_button() {
+    let (_database, server) = ready(&FRESH).await;
+    Browser::start(&server.addr, "refusals").succeeds().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_is_older_than_announced_is_asked_for_again() {
+    let (database, server) = ready(&FRESH).await;
+    let mut browser = Browser::start(&server.addr, "behind");
+    browser.wait_for("loaded").await;
+    change(&database, 12);
+    browser.go_on().await;
+    browser.succeeds().await;
+}
+
+#[tokio::test]
+async fn markup_in_a_name_is_text_on_the_page() {
+    let database = Database::migrated();
+    // The names that the scenario expects.
+    database.psql(
+        r#"INSERT INTO "company-metadata" VALUES ('AAA', '<img src=x onerror="window.ran=1"><b>Sons</b>', 'Mines & <b>Ores</b>')"#,
+    );
+    database.add_shorts(&[("2023-12-01", "AAA", "1"), ("2023-12-29", "AAA", "2")]);
+    database.refresh();
+    let server = Server::start_with(&database.url(), &FRESH).await;
+    server.wait_until_ready().await;
+    Browser::start(&server.addr, "hostile").succeeds().await;
 }

@@ -12,6 +12,7 @@ const origin = new URL(base ?? "http://missing").origin;
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const PATIENCE = 5000;
 const DESKTOP = { viewport: { width: 1280, height: 800 }, colorScheme: "light" };
+const PHONE = { viewport: { width: 390, height: 844 } };
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 async function ready(step) {
@@ -33,7 +34,7 @@ async function eventually(probe, expectation, patience = PATIENCE) {
 
 // ---- What the scenarios ask of the page
 
-async function open(browser, path = "/", options = {}) {
+async function tabOf(browser, options = {}) {
   const context = await browser.newContext({ ...DESKTOP, ...options });
   await context.addInitScript(() => {
     window.violations = [];
@@ -48,9 +49,14 @@ async function open(browser, path = "/", options = {}) {
     const url = request.url();
     if (!url.startsWith(`${origin}/`) && !/^(data|blob):/.test(url)) faults.push(`a request to ${url}`);
   });
-  await page.goto(base.replace(/\/$/, "") + path);
-  await page.waitForSelector("#picture svg", { state: "attached" });
   return { page, context, faults };
+}
+
+async function open(browser, path = "/", options = {}) {
+  const tab = await tabOf(browser, options);
+  await tab.page.goto(urlOf(path));
+  await tab.page.waitForSelector("#picture svg", { state: "attached" });
+  return tab;
 }
 
 async function clean({ page, faults }) {
@@ -75,6 +81,8 @@ async function screenshot(page, name) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
 }
 
+const urlOf = (path) => base.replace(/\/$/, "") + path;
+const isPicture = (url) => url.pathname === "/treemap.svg";
 const root = (page, name) => page.evaluate((name) => document.querySelector("#picture svg")?.dataset[name], name);
 const query = (page) => new URL(page.url()).search;
 const banner = (page) => page.locator("#banner").innerText();
@@ -85,6 +93,18 @@ async function inWindow(page) {
   const box = await page.locator("#tip").boundingBox();
   const { width, height } = page.viewportSize();
   check(box && box.x >= 0 && box.y >= 0 && box.x + box.width <= width && box.y + box.height <= height, "the tooltip stays inside the window");
+}
+
+// After scrolling to the end of the page, in a window as low as that of a phone with its keyboard.
+async function staysInSight(page, id) {
+  await page.setViewportSize({ width: 390, height: 480 });
+  const inSight = await page.evaluate((id) => {
+    scrollTo(0, document.documentElement.scrollHeight);
+    const element = document.getElementById(id);
+    const { left, right, top, bottom } = element.getBoundingClientRect();
+    return scrollY > 300 && top > -1 && bottom <= innerHeight && element.contains(document.elementFromPoint((left + right) / 2, (top + bottom) / 2));
+  }, id);
+  check(inSight, `#${id} stays in sight on a phone`);
 }
 
 // ---- Scenarios
@@ -107,7 +127,9 @@ async function controls(browser) {
   await page.goto(base);
   await page.waitForSelector("#picture svg");
   check(/^Reports up to \d+ \w+ \d{4}$/.test(await page.locator("#date").innerText()), "the data date in the header");
-  check(!(await page.locator("#period").isVisible()), "no period control for positions");
+  await page.locator("#period select").selectOption("6m");
+  await eventually(async () => (await root(page, "period")) === "6m", "the positions of the stocks that reported in six months");
+  check((await root(page, "mode")) === "current" && query(page) === "?period=6m", "the period control for positions, too");
   check((await page.locator("#picture title").count()) === 0, "no tooltips of the browser's own");
   await screenshot(page, "light");
   await axe(page, "light colours");
@@ -142,6 +164,7 @@ async function tooltip(browser) {
   await page.mouse.click(box.x + box.width - 5, box.y + box.height - 5);
   check(await pinned(page), "a click pins the tooltip");
   await inWindow(page);
+  await axe(page, "a pinned tooltip");
   await page.mouse.move(box.x + 60, box.y + 160);
   check((await page.locator("#tip strong").innerText()) === text.split(" ")[0], "a pinned tooltip stays");
   await page.keyboard.press("Escape");
@@ -195,6 +218,7 @@ async function search(browser) {
   check((await page.locator("#count").innerText()) === `${hits} of ${await page.locator(".tile").count()} stocks`, "the count of matches");
   const other = page.locator(".tile:not(.hit)").first();
   check(Number(await other.evaluate((tile) => getComputedStyle(tile).opacity)) < 0.5, "the others are dimmed");
+  await axe(page, "an active search");
   await page.keyboard.press("Enter");
   check((await page.evaluate(() => document.activeElement.dataset.code)) === code, "Enter focuses the match");
   await page.locator("#search").fill("no such company");
@@ -214,7 +238,7 @@ async function table(browser) {
   await page.locator("#table table").waitFor();
   check(!(await page.locator("#picture").isVisible()), "the table stands in place of the picture");
   check((await page.locator("tbody tr").count()) === stocks, "a row for each tile");
-  check(await page.locator("#period").isVisible(), "the period control beside the earlier positions");
+  check(await page.locator("#period").isVisible(), "the period control above the table");
   const codes = () => page.locator("tbody th").allInnerTexts();
   await page.locator("thead button", { hasText: "Code" }).click();
   check((await page.locator("th[aria-sort]").getAttribute("aria-sort")) === "ascending", "aria-sort says ascending");
@@ -260,6 +284,15 @@ async function keyboard(browser) {
   await page.keyboard.press("Home");
   await page.keyboard.press("Enter");
   check(await pinned(page), "Enter pins the tooltip");
+  const tile = page.locator(".tile[aria-expanded=true]");
+  check((await tile.count()) === 1 && (await tile.getAttribute("role")) === "button", "the tile is a button, expanded while its tooltip is pinned");
+  check((await tile.getAttribute("aria-label")).startsWith(`${first} `), "its name begins with its code");
+  await page.keyboard.press("Tab");
+  check(await page.evaluate(() => document.activeElement.matches("#tip button")), "the Tab key reaches the button in the tooltip");
+  await page.keyboard.press("Escape");
+  check(!(await pinned(page)) && (await tile.count()) === 0, "Esc in the tooltip unpins it");
+  check((await active("code")) === first, "the focus is back at its tile");
+  await page.keyboard.press("Enter");
   await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
   await eventually(async () => (await root(page, "industry")) !== undefined, "the button in the tooltip opens the industry by keyboard");
@@ -288,9 +321,23 @@ async function exports_(browser) {
   await page.locator("#export summary").click();
   await page.locator("#copy").click();
   await eventually(async () => (await page.locator("#live").textContent()) === "Link copied.", "the word that the link is copied");
+  const note = async () => (await page.locator("#note:visible").allInnerTexts()).join();
+  check((await note()) === "Link copied.", "that word in the menu, too");
   const copied = await page.evaluate(() => navigator.clipboard.readText());
   check(copied === page.url() && copied.endsWith("?mode=change"), `the URL in the clipboard, not "${copied}"`);
-  if (!(await page.locator("#export").evaluate((details) => details.open))) await page.locator("#export summary").click();
+  await page.keyboard.press("Escape");
+  await page.locator("#export summary").click();
+  await eventually(async () => (await note()) === "", "no old word in a menu that is opened again");
+  await axe(page, "the open menu");
+  await page.evaluate(() => {
+    navigator.clipboard.writeText = () => Promise.reject(new Error("denied"));
+    HTMLCanvasElement.prototype.toBlob = (done) => done(null);
+  });
+  await page.locator("#copy").click();
+  await eventually(async () => (await note()).startsWith("Copy the link"), "what to do without a clipboard, for all to see");
+  check((await page.locator("#link").inputValue()) === page.url(), "the link to copy by hand");
+  await page.locator("#save-png").click();
+  await eventually(async () => (await note()).includes("cannot make a PNG"), "the word that there is no PNG, for all to see");
   await page.keyboard.press("Escape");
   check(!(await page.locator("#export").evaluate((details) => details.open)), "Esc closes the menu");
   await page.emulateMedia({ media: "print" });
@@ -326,6 +373,7 @@ async function sizes(browser) {
   await axe(dark.page, "dark colours");
   await choose(dark.page, "mode", "current");
   await eventually(async () => (await root(dark.page, "mode")) === "current", "the picture of positions in dark colours");
+  await axe(dark.page, "positions in dark colours");
   await screenshot(dark.page, "dark");
   const light = dark.page.waitForRequest((request) => request.url().includes("theme=light"));
   await dark.page.emulateMedia({ colorScheme: "light" });
@@ -337,13 +385,22 @@ async function sizes(browser) {
   await clean(dark);
   await dark.context.close();
 
-  const phone = await open(browser, "/", { viewport: { width: 390, height: 844 } });
+  const phone = await open(browser, "/", PHONE);
   const { width, height } = await phone.page.locator("#picture svg").boundingBox();
   check(height > 1.9 * width, "a tall picture on a phone");
   await screenshot(phone.page, "phone");
+  await staysInSight(phone.page, "date");
+  const distance = await phone.page.evaluate(() => {
+    document.getElementById("picture").scrollIntoView();
+    return document.getElementById("picture").getBoundingClientRect().top - document.getElementById("date").getBoundingClientRect().bottom;
+  });
+  check(distance > -1, `the date above what is scrolled to, not over ${-distance} px of it`);
+  await phone.page.emulateMedia({ media: "print" });
+  check((await phone.page.locator("#date").evaluate((date) => getComputedStyle(date).position)) === "static", "no sticky date in print");
+  await phone.page.emulateMedia({ media: "screen" });
   for (const path of ["/", "/?mode=change&period=max", "/?view=table"]) {
     await phone.page.setViewportSize({ width: 320, height: 640 });
-    await phone.page.goto(base.replace(/\/$/, "") + path);
+    await phone.page.goto(urlOf(path));
     await phone.page.waitForSelector("#picture svg", { state: "attached" });
     await noOverflow(phone.page, `a window of 320 px at ${path}`);
   }
@@ -434,7 +491,7 @@ async function restart(browser) {
   await axe(page, "the page without its server");
   const watch = page.waitForRequest((request) => request.url().endsWith("/WatchTreemap"), { timeout: 45_000 });
   await ready("gone");
-  await eventually(async () => !(await banner(page)).includes("does not answer"), "the banner goes when the server is back", 40_000);
+  await eventually(async () => (await banner(page)).trim() === "The server is back.", "the banner that the server is back", 40_000);
   await watch;
   await eventually(async () => !(await banner(page)).includes("back"), "the word that the server is back goes, too", 8000);
 
@@ -451,11 +508,104 @@ async function stale(browser) {
   await screenshot(tab.page, "stale");
   await axe(tab.page, "the page with stale data");
   await clean(tab);
+
+  const { page } = await open(browser, "/", PHONE);
+  await eventually(async () => (await banner(page)).includes("These data are old"), "the banner on a phone");
+  await screenshot(page, "stale-phone");
+  await staysInSight(page, "date");
+  await staysInSight(page, "banner");
+}
+
+async function refusals(browser) {
+  const nothing = await tabOf(browser);
+  let asked = 0;
+  nothing.page.on("request", (request) => { asked += isPicture(new URL(request.url())) ? 1 : 0; });
+  await nothing.page.goto(urlOf("/?industry=Nothing"));
+  const message = nothing.page.locator("#message span");
+  await eventually(async () => (await message.innerText()) === 'There is no industry "Nothing" with stocks to show.', "the server's sentence");
+  const before = asked;
+  await nothing.page.waitForTimeout(1500);
+  check(asked === before, "what the server refused is not asked for again at once");
+  await nothing.page.getByRole("button", { name: "Retry" }).click();
+  await eventually(() => asked > before, "Retry asks again");
+  await nothing.context.close();
+
+  const { page, context } = await open(browser);
+  const refuse = (status, contentType, body) => page.route(isPicture, (route) => route.fulfill({ status, contentType, body }));
+  await refuse(404, "text/plain; charset=utf-8", "There is no such picture.\n");
+  await page.locator("select[name=limit]").selectOption("5");
+  await eventually(async () => (await banner(page)).includes("There is no such picture."), "the server's sentence in the banner");
+  await page.unroute(isPicture);
+  await page.getByRole("button", { name: "Try now" }).click();
+  await eventually(async () => (await root(page, "limit")) === "5", "Try now brings the picture");
+  await eventually(async () => (await banner(page)).trim() === "", "no banner with the picture");
+
+  await refuse(502, "text/html", "<html><h1>502 Bad Gateway</h1>nginx</html>");
+  await page.locator("select[name=limit]").selectOption("20");
+  await eventually(async () => (await banner(page)).includes("status 502"), "the status in the banner");
+  check(!/Bad Gateway|nginx|</.test(await banner(page)), "nothing of a proxy's page in the banner");
+  await refuse(503, "text/plain", "too long ".repeat(1000));
+  await eventually(async () => (await banner(page)).includes("too long"), "the next refusal in the banner", 10_000);
+  check((await banner(page)).length < 400, "no more than some words of a long text");
+  await page.unroute(isPicture);
+  await eventually(async () => (await banner(page)).trim() === "The server is back.", "the banner that the server is back", 30_000);
+  check((await root(page, "limit")) === "20", "the picture that was asked for");
+  await context.close();
+
+  const untouched = await tabOf(browser);
+  await untouched.page.addInitScript(() => {
+    const { setTimeout } = window;
+    const shorter = (time) => (time >= 30_000 && time <= 60_000 ? 1000 : time);
+    window.setTimeout = (done, time, ...rest) => setTimeout(done, shorter(time), ...rest);
+  });
+  let refused = false;
+  await untouched.page.route(isPicture, (route) => {
+    if (refused) return route.continue();
+    refused = true;
+    return route.fulfill({ status: 404, contentType: "text/plain", body: "Not yet." });
+  });
+  await untouched.page.goto(urlOf("/"));
+  await eventually(() => untouched.page.locator("#picture svg").isVisible(), "a page that nobody touches recovers from a refusal");
+  await untouched.context.close();
+}
+
+async function behind(browser) {
+  const { page } = await open(browser);
+  const before = await root(page, "version");
+  const old = await page.evaluate(() => fetch(document.getElementById("save-svg").href).then((answer) => answer.text()));
+  const asked = [];
+  await page.route((url) => isPicture(url) && url.searchParams.has("version"), (route) => {
+    asked.push(new URL(route.request().url()).searchParams.get("version"));
+    return asked.length === 1 ? route.fulfill({ contentType: "image/svg+xml", body: old }) : route.continue();
+  });
+  await ready("loaded");
+  await eventually(async () => (await root(page, "version")) !== before, "the new picture soon, though the first answer was the old one");
+  const version = await root(page, "version");
+  check(asked.length > 1 && asked.every((one) => one === version), `the announced version ${version} in the URL, not ${asked}`);
+}
+
+// The names that tests/it/page.rs has put into the database.
+async function hostile(browser) {
+  const name = '<img src=x onerror="window.ran=1"><b>Sons</b>';
+  const industry = "Mines & <b>Ores</b>";
+  const tab = await open(browser);
+  const { page } = tab;
+  await page.locator(".tile").first().click();
+  check((await page.locator("#tip").innerText()).includes(name), "the company's name as text in the tooltip");
+  await page.locator("#tip button").click();
+  await eventually(async () => (await root(page, "industry")) === industry, "the industry opens by its name");
+  check((await page.locator("#here").innerText()) === industry, "the industry's name as text in the crumb");
+  await choose(page, "view", "table");
+  await page.locator("#table table").waitFor();
+  check((await page.locator("tbody td").first().innerText()) === name, "the company's name as text in the table");
+  check((await page.locator("main :is(img, b, script)").count()) === 0, "no elements of a name");
+  check(await page.evaluate(() => window.ran === undefined), "nothing of a name has run");
+  await clean(tab);
 }
 
 // ---- Start
 
-const scenarios = { whole, live, hidden, restart, stale };
+const scenarios = { whole, live, hidden, restart, stale, refusals, behind, hostile };
 let status = 1;
 let browser;
 try {
