@@ -6,11 +6,11 @@ use std::fmt::Write;
 use super::{
     Picture,
     colour::{self, Rgb, Theme},
-    layout::{Rect, squarify},
-    percent, tiles_by_area, value,
+    layout::{Group, Rect, groups},
+    percent, value,
 };
 use crate::{
-    proto::treemap::v1::{Industry, Stock, Treemap},
+    proto::treemap::v1::{Stock, Treemap},
     treemap::ViewMode,
 };
 
@@ -43,13 +43,10 @@ pub fn draw(picture: &Picture, canvas: Canvas, only: Option<&str>) -> String {
     let top = if width < NARROW { 1.5 * TOP } else { TOP };
     let whole = Rect { x: 0.0, y: top, width, height: (height - top).max(1.0) };
     svg.top(width);
-    // Largest first, so that tiles are near to squares.
-    let industries = picture.by_area();
-    let sizes: Vec<f64> = industries.iter().map(|(_, size)| *size).collect();
-    for ((industry, _), rect) in industries.iter().zip(squarify(&sizes, whole)) {
-        svg.industry(industry, rect);
+    for group in groups(&picture.treemap.industries, whole, inner) {
+        svg.industry(group);
     }
-    if industries.is_empty() {
+    if picture.treemap.industries.is_empty() {
         let [_, text, _] = canvas.theme.ground();
         svg.label("empty", (width / 2.0, height / 2.0), "middle", 14.0, text, "There are no stocks to show.");
     }
@@ -143,7 +140,7 @@ impl Svg<'_> {
         self.text.push_str("</g>\n");
     }
 
-    fn industry(&mut self, industry: &Industry, rect: Rect) {
+    fn industry(&mut self, Group { industry, rect, tiles }: Group<'_>) {
         let theme = self.canvas.theme;
         let name = escape(&industry.name);
         let _ = write!(
@@ -153,8 +150,7 @@ impl Svg<'_> {
             place(rect.inset(MARGIN, 0.0)),
             hex(theme.head())
         );
-        let headed = rect.height >= HEADED.0 && rect.width >= HEADED.1;
-        if headed {
+        if is_headed(rect) {
             let head = Rect { height: HEAD, ..rect.inset(MARGIN, 0.0) };
             let _ = write!(
                 self.text,
@@ -167,10 +163,7 @@ impl Svg<'_> {
             }
             self.text.push_str("</g>");
         }
-        let inner = rect.inset(MARGIN, if headed { HEAD } else { 0.0 });
-        let stocks = tiles_by_area(industry);
-        let sizes: Vec<f64> = stocks.iter().map(|stock| stock.current_percent).collect();
-        for (stock, rect) in stocks.into_iter().zip(squarify(&sizes, inner)) {
+        for (stock, rect) in tiles {
             self.tile(stock, rect);
         }
         self.text.push_str("</g>\n");
@@ -234,6 +227,15 @@ pub const fn mode(view_mode: ViewMode) -> &'static str {
         ViewMode::CurrentChange => "current",
         ViewMode::PercentageChange => "change",
     }
+}
+
+fn is_headed(industry: Rect) -> bool {
+    industry.height >= HEADED.0 && industry.width >= HEADED.1
+}
+
+/// What the tiles of an industry fill.
+fn inner(industry: Rect) -> Rect {
+    industry.inset(MARGIN, if is_headed(industry) { HEAD } else { 0.0 })
 }
 
 /// A line of ground between tiles, where they are large enough to have one.
