@@ -69,6 +69,11 @@ fn value(stock: &Stock, view_mode: ViewMode) -> f64 {
     }
 }
 
+/// A text without what a terminal would act upon.
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// A percentage for people: with as many decimals as tell something.
 pub fn percent(value: f64, signed: bool) -> String {
     let size = value.abs();

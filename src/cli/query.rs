@@ -10,7 +10,7 @@ use crate::{
     picture::{
         Picture,
         colour::Theme,
-        csv, percent,
+        csv, percent, plain,
         svg::{self, Canvas},
         terminal::{self, Colours},
     },
@@ -130,7 +130,7 @@ impl Query {
     fn show(&self, treemap: Treemap) -> anyhow::Result<()> {
         let mut picture = Picture { treemap, limit: usize::try_from(self.limit).unwrap_or_default() };
         if let Some(industry) = &self.industry {
-            let names: Vec<_> = picture.treemap.industries.iter().map(|industry| industry.name.clone()).collect();
+            let names: Vec<_> = picture.treemap.industries.iter().map(|industry| plain(&industry.name)).collect();
             picture = picture.only(industry);
             if picture.treemap.industries.is_empty() {
                 anyhow::bail!("there is no industry {industry:?} with stocks to show; there are: {}", names.join(", "));
@@ -182,8 +182,6 @@ fn rows(picture: &Picture) -> String {
     let mut rows = vec![["industry", "code", "company", "now", "then", "change", "report"].map(String::from).to_vec()];
     for industry in &picture.treemap.industries {
         for stock in &industry.stocks {
-            // What a terminal would act upon is no text.
-            let plain = |text: &str| text.replace(char::is_control, " ");
             let percent = |value, signed| percent(value, signed).replace('\u{202f}', " ");
             rows.push(vec![
                 plain(&industry.name),
