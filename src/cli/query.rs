@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The size of an SVG, in pixels.
 const SVG: (u16, u16) = (1200, 700);
 /// The size of a picture where the terminal does not tell its own.
-const TERMINAL: (u16, u16) = (100, 40);
+const TERMINAL: (usize, usize) = (100, 40);
 
 /// Ask a running server, and show its treemap: a picture on a terminal, a table into a pipe
 ///
@@ -127,6 +127,14 @@ impl Query {
         }
     }
 
+    fn is_on_terminal(&self) -> bool {
+        self.output.is_none() && std::io::stdout().is_terminal()
+    }
+
+    fn format(&self) -> Format {
+        self.format.unwrap_or(if self.is_on_terminal() { Format::Picture } else { Format::Table })
+    }
+
     fn show(&self, treemap: Treemap) -> anyhow::Result<()> {
         let mut picture = Picture { treemap, limit: usize::try_from(self.limit).unwrap_or_default() };
         if let Some(industry) = &self.industry {
@@ -136,9 +144,7 @@ impl Query {
                 anyhow::bail!("there is no industry {industry:?} with stocks to show; there are: {}", names.join(", "));
             }
         }
-        let terminal = self.output.is_none() && std::io::stdout().is_terminal();
-        let format = self.format.unwrap_or(if terminal { Format::Picture } else { Format::Table });
-        let text = match format {
+        let text = match self.format() {
             Format::Table => format!("{}\n\n{}", headline(&picture), rows(&picture)),
             Format::Json => format!("{}\n", json(&picture.treemap)),
             Format::Csv => csv::write(&picture),
@@ -147,16 +153,15 @@ impl Query {
                 svg::draw(&picture, canvas, self.industry.as_deref())
             }
             Format::Picture => {
+                let terminal = self.is_on_terminal();
                 let (columns, lines) = size(terminal);
-                // A line above it, and one for the prompt.
-                let drawn = terminal::draw(
-                    &picture,
-                    columns.into(),
-                    usize::from(lines).saturating_sub(2).max(4),
-                    colours(terminal),
-                );
+                let headline = headline(&picture);
+                // A terminal breaks a long headline; the last line is for the prompt.
+                let above = if terminal { headline.chars().count().div_ceil(columns) } else { 1 };
+                let lines = lines.saturating_sub(above + 1).max(1);
+                let drawn = terminal::draw(&picture, columns, lines, colours(terminal));
                 let clear = if self.watch && terminal { "\x1b[2J\x1b[H" } else { "" };
-                format!("{clear}{}\n{drawn}", headline(&picture))
+                format!("{clear}{headline}\n{drawn}")
             }
         };
         match &self.output {
@@ -197,10 +202,11 @@ fn rows(picture: &Picture) -> String {
     table::text(&rows)
 }
 
-fn size(terminal: bool) -> (u16, u16) {
+/// Columns and lines.
+fn size(terminal: bool) -> (usize, usize) {
     // Into a pipe or a file, the size of the terminal behind it says nothing.
     let size = terminal.then(terminal_size::terminal_size).flatten();
-    size.map_or(TERMINAL, |(width, height)| (width.0, height.0))
+    size.map_or(TERMINAL, |(width, height)| (width.0.into(), height.0.into()))
 }
 
 /// By <https://no-color.org> and COLORTERM.

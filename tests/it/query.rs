@@ -100,16 +100,21 @@ async fn query_exits_with_1_without_an_answer_and_with_2_for_a_wrong_command_lin
     }
 }
 
-/// The output of `treemap query` on a terminal of 80 x 24 cells.
-fn on_a_terminal(server: &Server, variables: &[(&str, &str)]) -> String {
-    let query =
-        format!("stty cols 80 rows 24; exec '{}' query {} --limit 2", env!("CARGO_BIN_EXE_treemap"), server.addr);
+/// `treemap query` on a terminal of 80 x 24 cells.
+fn on_a_terminal(server: &Server, arguments: &str) -> Command {
+    let program = env!("CARGO_BIN_EXE_treemap");
+    let query = format!("stty cols 80 rows 24; exec '{program}' query {} --limit 2 {arguments}", server.addr);
     let mut script = Command::new("script");
     script.args(["-qec", &query, "/dev/null"]).stdin(Stdio::null());
     for name in ["NO_COLOR", "COLORTERM", "TREEMAP_LOG"] {
         script.env_remove(name);
     }
-    output(script.envs(variables.iter().copied()))
+    script
+}
+
+/// How many of the terminal's lines a text takes.
+fn lines_of_80(text: &str) -> usize {
+    text.lines().map(|line| line.trim_end_matches('\r').chars().count().div_ceil(80).max(1)).sum()
 }
 
 #[tokio::test]
@@ -122,13 +127,18 @@ async fn query_draws_with_the_colours_that_the_terminal_has() {
         (&[], palette, true_colour),
         (&[("NO_COLOR", "1"), ("COLORTERM", "truecolor")], "|", "\x1b"),
     ] {
-        let drawn = on_a_terminal(&server, variables);
+        let drawn = output(on_a_terminal(&server, "").envs(variables.iter().copied()));
         assert!(drawn.contains(has) && !drawn.contains(has_not), "{variables:?}: {drawn}");
-        // A line above it, and one for the prompt.
-        assert_eq!(drawn.lines().count(), 23, "{drawn}");
+        // The headline above it, and a line for the prompt.
+        let (headline, picture) = drawn.split_once('\n').unwrap();
+        assert_eq!(lines_of_80(headline) + picture.lines().count(), 23, "{drawn}");
     }
-    let plain = on_a_terminal(&server, &[("NO_COLOR", "1")]);
-    assert!(plain.lines().skip(1).all(|line| line.trim_end_matches('\r').chars().count() == 80), "{plain}");
+    // The longest headline is broken, and nothing of it is lost.
+    for arguments in ["", "--mode change --period 10y"] {
+        let plain = output(on_a_terminal(&server, arguments).env("NO_COLOR", "1"));
+        assert_eq!(lines_of_80(&plain), 23, "{plain}");
+        assert!(plain.lines().skip(1).all(|line| line.trim_end_matches('\r').chars().count() == 80), "{plain}");
+    }
     // Into a pipe there are none, whatever the terminal has.
     let mut piped = command(&["query", &server.addr, "--format", "picture"]);
     let piped = run(piped.env("COLORTERM", "truecolor")).succeeds();
