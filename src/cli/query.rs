@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use super::table;
 use crate::{
     api::treemap_v1::json,
-    client::TrustArgs,
+    client::{TrustArgs, Watched},
     picture::{
         Picture,
         colour::Theme,
@@ -14,7 +14,9 @@ use crate::{
         svg::{self, Canvas},
         terminal::{self, Colours},
     },
-    proto::treemap::v1::{GetTreemapRequest, Treemap, ViewMode, WatchTreemapRequest},
+    proto::treemap::v1::{
+        GetTreemapRequest, Heartbeat, Treemap, ViewMode, WatchTreemapRequest, watch_treemap_response::Event,
+    },
     status::words,
 };
 
@@ -53,7 +55,7 @@ pub struct Query {
     /// Write to a file in place of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Stay, and print again whenever the treemap changes
+    /// Stay, and print again whenever the treemap changes or turns stale
     #[arg(long)]
     watch: bool,
 }
@@ -98,31 +100,46 @@ impl Query {
         let GetTreemapRequest { period, limit, view_mode } = request;
         let mut request = WatchTreemapRequest { period, limit, view_mode, version: String::new() };
         let mut stream = client.watch(request.clone()).await?;
+        let mut treemap = Treemap::default();
         loop {
-            if let Some(treemap) = stream.next().await? {
-                request.version.clone_from(&treemap.version);
-                self.show(treemap)?;
-                continue;
-            }
-            // Another replica, or another connection, goes on.
-            let mut is_reported = false;
-            loop {
-                tokio::time::sleep(AGAIN).await;
-                let again = match self.trust.connect(&self.address).await {
-                    Ok(mut client) => client.watch(request.clone()).await,
-                    Err(error) => Err(error),
+            while let Some(event) = stream.next().await? {
+                let is_news = match event {
+                    Event::Treemap(new) => {
+                        request.version.clone_from(&new.version);
+                        treemap = new;
+                        true
+                    }
+                    Event::Heartbeat(Heartbeat { refreshed_at, stale, .. }) => {
+                        let has_turned = stale != treemap.stale;
+                        (treemap.refreshed_at, treemap.stale) = (refreshed_at, stale);
+                        // A picture that is drawn over the last one shows its age; elsewhere that would only repeat the rows.
+                        has_turned || self.format() == Format::Picture && self.is_on_terminal()
+                    }
                 };
-                match again {
-                    Ok(again) => {
-                        stream = again;
-                        break;
-                    }
-                    Err(error) if !is_reported => {
-                        eprintln!("the server is gone; trying again: {error:#}");
-                        is_reported = true;
-                    }
-                    Err(_) => {}
+                if is_news {
+                    self.show(treemap.clone())?;
                 }
+            }
+            stream = self.watch_again(&request).await;
+        }
+    }
+
+    /// Another replica, or another connection, goes on.
+    async fn watch_again(&self, request: &WatchTreemapRequest) -> Watched {
+        let mut is_reported = false;
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let again = match self.trust.connect(&self.address).await {
+                Ok(mut client) => client.watch(request.clone()).await,
+                Err(error) => Err(error),
+            };
+            match again {
+                Ok(stream) => return stream,
+                Err(error) if !is_reported => {
+                    eprintln!("the server is gone; trying again: {error:#}");
+                    is_reported = true;
+                }
+                Err(_) => {}
             }
         }
     }
