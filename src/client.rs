@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::proto::treemap::v1::{
-    GetTreemapRequest, Treemap, WatchTreemapRequest, treemap_service_client::TreemapServiceClient,
+    GetTreemapRequest, Treemap, WatchTreemapRequest, WatchTreemapResponse,
+    treemap_service_client::TreemapServiceClient, watch_treemap_response::Event,
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -97,23 +98,20 @@ impl Client {
     }
 }
 
-/// A stream of treemaps.
+/// A stream of treemaps, and of heartbeats between them.
 #[derive(Debug)]
-pub struct Watched(tonic::Streaming<crate::proto::treemap::v1::WatchTreemapResponse>);
+pub struct Watched(tonic::Streaming<WatchTreemapResponse>);
 
 impl Watched {
-    /// The next treemap; `None` when the server asks to come again, or the connection has broken.
+    /// The next treemap or heartbeat; `None` when the server asks to come again, or the connection has broken.
     ///
     /// Fails with the server's words.
-    pub async fn next(&mut self) -> anyhow::Result<Option<Treemap>> {
-        use crate::proto::treemap::v1::watch_treemap_response::Event;
+    pub async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         loop {
             match self.0.message().await {
-                Ok(Some(message)) => {
-                    if let Some(Event::Treemap(treemap)) = message.event {
-                        return Ok(Some(treemap));
-                    }
-                }
+                Ok(Some(WatchTreemapResponse { event: Some(event) })) => return Ok(Some(event)),
+                // Of a kind that this version does not know.
+                Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
                 Err(status) if status.code() == tonic::Code::Unavailable || is_broken(&status) => return Ok(None),
                 Err(status) => return Err(refused(&status)),

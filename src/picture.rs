@@ -13,7 +13,7 @@ pub mod svg;
 pub mod terminal;
 
 use crate::{
-    proto::treemap::v1::{Industry, Stock, Treemap, ViewMode as Wire},
+    proto::treemap::v1::{Stock, Treemap, ViewMode as Wire},
     treemap::ViewMode,
 };
 
@@ -59,25 +59,6 @@ impl Picture {
         let at = self.treemap.refreshed_at.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
         at.map(|at| at.to_string()).unwrap_or_default()
     }
-
-    /// The industries with the areas of their tiles together, largest first: then tiles are near to squares.
-    fn by_area(&self) -> Vec<(&Industry, f64)> {
-        let area = |industry: &Industry| industry.stocks.iter().map(|stock| stock.current_percent).sum::<f64>();
-        let mut industries: Vec<_> =
-            self.treemap.industries.iter().map(|industry| (industry, area(industry))).collect();
-        industries
-            .sort_by(|(one, size), (other, others)| others.total_cmp(size).then_with(|| one.name.cmp(&other.name)));
-        industries
-    }
-}
-
-/// The stocks of an industry, largest tile first.
-fn tiles_by_area(industry: &Industry) -> Vec<&Stock> {
-    let mut stocks: Vec<&Stock> = industry.stocks.iter().collect();
-    stocks.sort_by(|one, other| {
-        other.current_percent.total_cmp(&one.current_percent).then_with(|| one.code.cmp(&other.code))
-    });
-    stocks
 }
 
 /// The value that is printed on a tile, and gives its colour.
@@ -86,6 +67,11 @@ fn value(stock: &Stock, view_mode: ViewMode) -> f64 {
         ViewMode::CurrentChange => stock.current_percent,
         ViewMode::PercentageChange => stock.change_percent.unwrap_or_default(),
     }
+}
+
+/// A text without what a terminal would act upon.
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// A percentage for people: with as many decimals as tell something.

@@ -6,15 +6,17 @@ use clap::ValueEnum;
 use super::table;
 use crate::{
     api::treemap_v1::json,
-    client::TrustArgs,
+    client::{TrustArgs, Watched},
     picture::{
         Picture,
         colour::Theme,
-        csv, percent,
+        csv, percent, plain,
         svg::{self, Canvas},
         terminal::{self, Colours},
     },
-    proto::treemap::v1::{GetTreemapRequest, Treemap, ViewMode, WatchTreemapRequest},
+    proto::treemap::v1::{
+        GetTreemapRequest, Heartbeat, Treemap, ViewMode, WatchTreemapRequest, watch_treemap_response::Event,
+    },
     status::words,
 };
 
@@ -23,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The size of an SVG, in pixels.
 const SVG: (u16, u16) = (1200, 700);
 /// The size of a picture where the terminal does not tell its own.
-const TERMINAL: (u16, u16) = (100, 40);
+const TERMINAL: (usize, usize) = (100, 40);
 
 /// Ask a running server, and show its treemap: a picture on a terminal, a table into a pipe
 ///
@@ -53,7 +55,7 @@ pub struct Query {
     /// Write to a file in place of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Stay, and print again whenever the treemap changes
+    /// Stay, and print again whenever the treemap changes or turns stale
     #[arg(long)]
     watch: bool,
 }
@@ -98,47 +100,68 @@ impl Query {
         let GetTreemapRequest { period, limit, view_mode } = request;
         let mut request = WatchTreemapRequest { period, limit, view_mode, version: String::new() };
         let mut stream = client.watch(request.clone()).await?;
+        let mut treemap = Treemap::default();
         loop {
-            if let Some(treemap) = stream.next().await? {
-                request.version.clone_from(&treemap.version);
-                self.show(treemap)?;
-                continue;
-            }
-            // Another replica, or another connection, goes on.
-            let mut is_reported = false;
-            loop {
-                tokio::time::sleep(AGAIN).await;
-                let again = match self.trust.connect(&self.address).await {
-                    Ok(mut client) => client.watch(request.clone()).await,
-                    Err(error) => Err(error),
+            while let Some(event) = stream.next().await? {
+                let is_news = match event {
+                    Event::Treemap(new) => {
+                        request.version.clone_from(&new.version);
+                        treemap = new;
+                        true
+                    }
+                    Event::Heartbeat(Heartbeat { refreshed_at, stale, .. }) => {
+                        let has_turned = stale != treemap.stale;
+                        (treemap.refreshed_at, treemap.stale) = (refreshed_at, stale);
+                        // A picture that is drawn over the last one shows its age; elsewhere that would only repeat the rows.
+                        has_turned || self.format() == Format::Picture && self.is_on_terminal()
+                    }
                 };
-                match again {
-                    Ok(again) => {
-                        stream = again;
-                        break;
-                    }
-                    Err(error) if !is_reported => {
-                        eprintln!("the server is gone; trying again: {error:#}");
-                        is_reported = true;
-                    }
-                    Err(_) => {}
+                if is_news {
+                    self.show(treemap.clone())?;
                 }
             }
+            stream = self.watch_again(&request).await;
         }
+    }
+
+    /// Another replica, or another connection, goes on.
+    async fn watch_again(&self, request: &WatchTreemapRequest) -> Watched {
+        let mut is_reported = false;
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let again = match self.trust.connect(&self.address).await {
+                Ok(mut client) => client.watch(request.clone()).await,
+                Err(error) => Err(error),
+            };
+            match again {
+                Ok(stream) => return stream,
+                Err(error) if !is_reported => {
+                    eprintln!("the server is gone; trying again: {error:#}");
+                    is_reported = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn is_on_terminal(&self) -> bool {
+        self.output.is_none() && std::io::stdout().is_terminal()
+    }
+
+    fn format(&self) -> Format {
+        self.format.unwrap_or(if self.is_on_terminal() { Format::Picture } else { Format::Table })
     }
 
     fn show(&self, treemap: Treemap) -> anyhow::Result<()> {
         let mut picture = Picture { treemap, limit: usize::try_from(self.limit).unwrap_or_default() };
         if let Some(industry) = &self.industry {
-            let names: Vec<_> = picture.treemap.industries.iter().map(|industry| industry.name.clone()).collect();
+            let names: Vec<_> = picture.treemap.industries.iter().map(|industry| plain(&industry.name)).collect();
             picture = picture.only(industry);
             if picture.treemap.industries.is_empty() {
                 anyhow::bail!("there is no industry {industry:?} with stocks to show; there are: {}", names.join(", "));
             }
         }
-        let terminal = self.output.is_none() && std::io::stdout().is_terminal();
-        let format = self.format.unwrap_or(if terminal { Format::Picture } else { Format::Table });
-        let text = match format {
+        let text = match self.format() {
             Format::Table => format!("{}\n\n{}", headline(&picture), rows(&picture)),
             Format::Json => format!("{}\n", json(&picture.treemap)),
             Format::Csv => csv::write(&picture),
@@ -147,16 +170,15 @@ impl Query {
                 svg::draw(&picture, canvas, self.industry.as_deref())
             }
             Format::Picture => {
+                let terminal = self.is_on_terminal();
                 let (columns, lines) = size(terminal);
-                // A line above it, and one for the prompt.
-                let drawn = terminal::draw(
-                    &picture,
-                    columns.into(),
-                    usize::from(lines).saturating_sub(2).max(4),
-                    colours(terminal),
-                );
+                let headline = headline(&picture);
+                // A terminal breaks a long headline; the last line is for the prompt.
+                let above = if terminal { headline.chars().count().div_ceil(columns) } else { 1 };
+                let lines = lines.saturating_sub(above + 1).max(1);
+                let drawn = terminal::draw(&picture, columns, lines, colours(terminal));
                 let clear = if self.watch && terminal { "\x1b[2J\x1b[H" } else { "" };
-                format!("{clear}{}\n{drawn}", headline(&picture))
+                format!("{clear}{headline}\n{drawn}")
             }
         };
         match &self.output {
@@ -182,8 +204,6 @@ fn rows(picture: &Picture) -> String {
     let mut rows = vec![["industry", "code", "company", "now", "then", "change", "report"].map(String::from).to_vec()];
     for industry in &picture.treemap.industries {
         for stock in &industry.stocks {
-            // What a terminal would act upon is no text.
-            let plain = |text: &str| text.replace(char::is_control, " ");
             let percent = |value, signed| percent(value, signed).replace('\u{202f}', " ");
             rows.push(vec![
                 plain(&industry.name),
@@ -199,10 +219,11 @@ fn rows(picture: &Picture) -> String {
     table::text(&rows)
 }
 
-fn size(terminal: bool) -> (u16, u16) {
+/// Columns and lines.
+fn size(terminal: bool) -> (usize, usize) {
     // Into a pipe or a file, the size of the terminal behind it says nothing.
     let size = terminal.then(terminal_size::terminal_size).flatten();
-    size.map_or(TERMINAL, |(width, height)| (width.0, height.0))
+    size.map_or(TERMINAL, |(width, height)| (width.0.into(), height.0.into()))
 }
 
 /// By <https://no-color.org> and COLORTERM.

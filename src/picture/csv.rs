@@ -1,6 +1,6 @@
 //! The rows of a picture as CSV (RFC 4180, UTF-8).
 
-use super::Picture;
+use super::{Picture, plain};
 
 const HEADER: [&str; 8] = [
     "industry",
@@ -23,9 +23,9 @@ pub fn write(picture: &Picture) -> String {
             let numbers = [stock.current_percent.to_string(), stock.earliest_percent.to_string()];
             let change = stock.change_percent.map(|change| change.to_string()).unwrap_or_default();
             let _ = rows.write_record([
-                &plain(&industry.name),
-                &plain(&stock.code),
-                &plain(&stock.company_name),
+                &cell(&industry.name),
+                &cell(&stock.code),
+                &cell(&stock.company_name),
                 &numbers[0],
                 &numbers[1],
                 &change,
@@ -38,7 +38,7 @@ pub fn write(picture: &Picture) -> String {
 }
 
 /// A text that a spreadsheet would take for a formula is quoted by an apostrophe, as OWASP advises.
-fn plain(text: &str) -> String {
+fn cell(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    if formula { format!("'{text}") } else { text.to_owned() }
+    format!("{}{}", if formula { "'" } else { "" }, plain(text))
 }

@@ -1,5 +1,7 @@
 //! Where each tile goes: the squarified treemap of Bruls, Huizing and van Wijk (2000). A pure function.
 
+use crate::proto::treemap::v1::{Industry, Stock};
+
 /// A rectangle: its left and upper edge, its width and height.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Rect {
@@ -10,20 +12,45 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// The same, smaller by `margin` on each side, and by `head` above.
+    /// The same, smaller by `margin` on each side, and by `head` above; never outside of it.
     pub fn inset(self, margin: f64, head: f64) -> Self {
         Self {
-            x: self.x + margin,
-            y: self.y + margin + head,
+            x: self.x + margin.min(self.width),
+            y: self.y + (margin + head).min(self.height),
             width: (self.width - 2.0 * margin).max(0.0),
             height: (self.height - 2.0 * margin - head).max(0.0),
         }
     }
 }
 
+/// An industry with its rectangle, and its stocks with theirs.
+pub struct Group<'a> {
+    pub industry: &'a Industry,
+    pub rect: Rect,
+    pub tiles: Vec<(&'a Stock, Rect)>,
+}
+
+/// Industries within `whole`, and the tiles of each within the part of its rectangle that `inner` gives. The area of a tile is its stock's
+/// current position. Both are sorted, largest first: then tiles are near to squares.
+pub fn groups(industries: &[Industry], whole: Rect, inner: impl Fn(Rect) -> Rect) -> Vec<Group<'_>> {
+    let area = |industry: &Industry| industry.stocks.iter().map(|stock| stock.current_percent).sum::<f64>();
+    let mut industries: Vec<_> = industries.iter().map(|industry| (industry, area(industry))).collect();
+    industries.sort_by(|(one, area), (other, others)| others.total_cmp(area).then_with(|| one.name.cmp(&other.name)));
+    let areas: Vec<f64> = industries.iter().map(|(_, area)| *area).collect();
+    let groups = industries.into_iter().zip(squarify(&areas, whole)).map(|((industry, _), rect)| {
+        let mut stocks: Vec<&Stock> = industry.stocks.iter().collect();
+        stocks.sort_by(|one, other| {
+            other.current_percent.total_cmp(&one.current_percent).then_with(|| one.code.cmp(&other.code))
+        });
+        let areas: Vec<f64> = stocks.iter().map(|stock| stock.current_percent).collect();
+        Group { industry, rect, tiles: stocks.into_iter().zip(squarify(&areas, inner(rect))).collect() }
+    });
+    groups.collect()
+}
+
 /// A rectangle for each of `values`, in their order, within `whole`: areas are in proportion, and what is 0 or no number has none. Tiles are
 /// near to squares when the values are sorted, largest first.
-pub fn squarify(values: &[f64], whole: Rect) -> Vec<Rect> {
+fn squarify(values: &[f64], whole: Rect) -> Vec<Rect> {
     let size = |value: f64| if value.is_finite() && value > 0.0 { value } else { 0.0 };
     // Divided by the largest, so that a sum is finite.
     let largest = values.iter().copied().map(size).fold(0.0, f64::max);
@@ -94,38 +121,81 @@ fn place(sizes: &[f64], sum: f64, free: Rect, depth: f64, rects: &mut [Rect]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
+    /// What a tile or group lacks in area at most, in parts of its own.
+    const INEXACT: f64 = 1e-6;
+    /// How far an edge is off at most, in pixels.
+    const OFF: f64 = 1e-6;
+
+    fn is_within(rect: Rect, whole: Rect) -> bool {
+        rect.x >= whole.x - OFF
+            && rect.y >= whole.y - OFF
+            && rect.x + rect.width <= whole.x + whole.width + OFF
+            && rect.y + rect.height <= whole.y + whole.height + OFF
+    }
+
+    /// Whether areas are in proportion to their values, without overlap and within the whole.
+    fn check(values: &[f64], rects: &[Rect], whole: Rect) -> Result<(), TestCaseError> {
+        prop_assert_eq!(rects.len(), values.len());
+        let sum: f64 = values.iter().sum();
+        for (value, rect) in values.iter().zip(rects) {
+            let wanted = if sum > 0.0 { whole.width * whole.height * value / sum } else { 0.0 };
+            let area = rect.width * rect.height;
+            prop_assert!(
+                (area - wanted).abs() <= INEXACT * wanted,
+                "{:?} for {} of {} in {:?}",
+                rect,
+                value,
+                sum,
+                whole
+            );
+            prop_assert!(is_within(*rect, whole), "{:?} in {:?}", rect, whole);
+        }
+        for (place, one) in rects.iter().enumerate() {
+            for other in &rects[place + 1..] {
+                let wide = (one.x + one.width).min(other.x + other.width) - one.x.max(other.x);
+                let high = (one.y + one.height).min(other.y + other.height) - one.y.max(other.y);
+                prop_assert!(wide <= OFF || high <= OFF, "{:?} and {:?}", one, other);
+            }
+        }
+        Ok(())
+    }
+
+    fn values(most: usize) -> impl Strategy<Value = Vec<f64>> {
+        vec(prop_oneof![5 => 1e-2..1e2_f64, 1 => Just(0.0)], 0..most)
+    }
+
+    fn whole() -> impl Strategy<Value = Rect> {
+        (1.0..4000.0_f64, 1.0..4000.0_f64).prop_map(|(width, height)| Rect { x: 3.0, y: 7.0, width, height })
+    }
+
     proptest! {
         #[test]
-        fn areas_are_in_proportion_without_overlap_and_within_the_whole(
-            mut values in proptest::collection::vec(prop_oneof![5 => 1e-3..1e6_f64, 1 => Just(0.0)], 1..60),
-            (width, height) in (1.0..4000.0_f64, 1.0..4000.0_f64),
-            sorted: bool,
-        ) {
-            if sorted {
-                values.sort_by(|one, other| other.total_cmp(one));
-            }
-            let whole = Rect { x: 3.0, y: 7.0, width, height };
-            let rects = squarify(&values, whole);
-            prop_assert_eq!(rects.len(), values.len());
-            let sum: f64 = values.iter().sum();
-            let area = width * height;
-            let tolerance = 1e-6 * (width + height);
-            for (value, rect) in values.iter().zip(&rects) {
-                let wanted = if sum > 0.0 { area * value / sum } else { 0.0 };
-                prop_assert!((rect.width * rect.height - wanted).abs() <= 1e-6 * area, "{:?} for {}", rect, value);
-                prop_assert!(rect.x >= whole.x - tolerance && rect.x + rect.width <= whole.x + width + tolerance);
-                prop_assert!(rect.y >= whole.y - tolerance && rect.y + rect.height <= whole.y + height + tolerance);
-            }
-            for (place, one) in rects.iter().enumerate() {
-                for other in &rects[place + 1..] {
-                    let wide = (one.x + one.width).min(other.x + other.width) - one.x.max(other.x);
-                    let high = (one.y + one.height).min(other.y + other.height) - one.y.max(other.y);
-                    prop_assert!(wide <= tolerance || high <= tolerance, "{:?} and {:?}", one, other);
-                }
+        fn areas_are_in_proportion_without_overlap_and_within_the_whole_in_any_order(values in values(60), whole in whole()) {
+            check(&values, &squarify(&values, whole), whole)?;
+        }
+
+        #[test]
+        fn groups_lie_within_the_whole_and_tiles_within_their_group(areas in vec(values(20), 0..20), whole in whole()) {
+            let stock = |current_percent| Stock { current_percent, ..Stock::default() };
+            let industry = |areas: Vec<f64>| Industry { stocks: areas.into_iter().map(stock).collect(), ..Industry::default() };
+            let industries: Vec<_> = areas.into_iter().map(industry).collect();
+            let inner = |rect: Rect| rect.inset(1.0, if rect.height >= 34.0 { 18.0 } else { 0.0 });
+            let groups = groups(&industries, whole, inner);
+            let areas: Vec<f64> =
+                groups.iter().map(|group| group.tiles.iter().map(|(stock, _)| stock.current_percent).sum()).collect();
+            let rects: Vec<_> = groups.iter().map(|group| group.rect).collect();
+            prop_assert!(areas.is_sorted_by(|one, other| *one >= *other - INEXACT));
+            check(&areas, &rects, whole)?;
+            for Group { industry, rect, tiles } in groups {
+                prop_assert_eq!(industry.stocks.len(), tiles.len());
+                prop_assert!(is_within(inner(rect), rect));
+                let (areas, rects): (Vec<_>, Vec<_>) =
+                    tiles.into_iter().map(|(stock, rect)| (stock.current_percent, rect)).unzip();
+                check(&areas, &rects, inner(rect))?;
             }
         }
     }

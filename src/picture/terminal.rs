@@ -3,13 +3,10 @@
 use super::{
     Picture,
     colour::{self, Rgb, Theme},
-    layout::{Rect, squarify},
-    percent, tiles_by_area, value,
+    layout::{Group, Rect, groups},
+    percent, value,
 };
-use crate::{
-    proto::treemap::v1::{Industry, Stock},
-    treemap::ViewMode,
-};
+use crate::{proto::treemap::v1::Stock, treemap::ViewMode};
 
 /// How many colours the terminal has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +30,13 @@ struct Cell {
 pub fn draw(picture: &Picture, columns: usize, lines: usize, colours: Colours) -> String {
     let empty = Cell { character: ' ', ground: None, text: [0, 0, 0] };
     let mut screen = Screen { cells: vec![vec![empty; columns]; lines], picture, colours };
-    let industries = picture.by_area();
-    let sizes: Vec<f64> = industries.iter().map(|(_, size)| *size).collect();
     #[expect(clippy::cast_precision_loss, reason = "the size of a terminal")]
     let whole = Rect { width: columns as f64, height: 2.0 * lines as f64, ..Rect::default() };
-    for ((industry, _), rect) in industries.iter().zip(squarify(&sizes, whole)) {
-        screen.industry(industry, rect);
+    for Group { industry, rect, tiles } in groups(&picture.treemap.industries, whole, |rect| Cells::of(rect).inner()) {
+        screen.head(&industry.name, Cells::of(rect));
+        for (stock, rect) in tiles {
+            screen.tile(stock, Cells::of(rect));
+        }
     }
     screen.print()
 }
@@ -74,31 +72,32 @@ impl Cells {
     const fn height(self) -> usize {
         self.lines.1.saturating_sub(self.lines.0)
     }
+
+    /// Whether an industry has a head, which takes a line: a small one does without it.
+    const fn is_headed(self) -> bool {
+        self.height() >= 4 && self.width() >= 8
+    }
+
+    /// Those of an industry that its tiles fill, by their edges.
+    #[expect(clippy::cast_precision_loss, reason = "the size of a terminal")]
+    fn inner(self) -> Rect {
+        let head = usize::from(self.is_headed());
+        Rect {
+            x: self.columns.0 as f64,
+            y: 2.0 * (self.lines.0 + head) as f64,
+            width: self.width() as f64,
+            height: 2.0 * (self.height() - head) as f64,
+        }
+    }
 }
 
 impl Screen<'_> {
-    fn industry(&mut self, industry: &Industry, rect: Rect) {
-        let cells = Cells::of(rect);
-        // A head takes a line: a small group does without it.
-        let headed = cells.height() >= 4 && cells.width() >= 8;
-        if headed {
+    fn head(&mut self, industry: &str, cells: Cells) {
+        if cells.is_headed() {
             let theme = Theme::Dark;
             let head = Cells { lines: (cells.lines.0, cells.lines.0 + 1), ..cells };
             self.fill(head, Some(theme.head()), theme.ground()[1]);
-            self.write(head, cells.lines.0, &industry.name, false);
-        }
-        // The edges of the cells, so that the tiles fill them.
-        #[expect(clippy::cast_precision_loss, reason = "the size of a terminal")]
-        let inner = Rect {
-            x: cells.columns.0 as f64,
-            y: 2.0 * (cells.lines.0 + usize::from(headed)) as f64,
-            width: cells.width() as f64,
-            height: 2.0 * cells.height().saturating_sub(usize::from(headed)) as f64,
-        };
-        let stocks = tiles_by_area(industry);
-        let sizes: Vec<f64> = stocks.iter().map(|stock| stock.current_percent).collect();
-        for (stock, rect) in stocks.into_iter().zip(squarify(&sizes, inner)) {
-            self.tile(stock, Cells::of(rect));
+            self.write(head, cells.lines.0, industry, false);
         }
     }
 

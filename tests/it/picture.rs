@@ -144,12 +144,17 @@ async fn every_tile_and_industry_of_the_answer_is_in_the_picture_and_in_the_rows
 }
 
 #[tokio::test]
-async fn a_spreadsheet_takes_no_name_for_a_formula() {
+async fn a_spreadsheet_takes_no_name_for_a_formula_and_a_terminal_none_for_a_command() {
     let server = Server::ready(&hostile()).await;
     let answer = get(&server, "/treemap.csv").await;
     assert_eq!(answer.headers["content-type"], "text/csv; charset=utf-8; header=present");
     let csv = text(&answer);
     assert!(csv.contains("\"'=HYPERLINK(\"\"http://evil\"\")\""), "{csv}");
+    // Nor a terminal for an escape sequence.
+    assert!(
+        csv.contains("]]> -->   [31mred") && csv.chars().all(|one| !one.is_control() || "\r\n".contains(one)),
+        "{csv}"
+    );
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     assert_eq!(reader.records().map(Result::unwrap).count(), 7);
 }

@@ -100,16 +100,21 @@ async fn query_exits_with_1_without_an_answer_and_with_2_for_a_wrong_command_lin
     }
 }
 
-/// The output of `treemap query` on a terminal of 80 x 24 cells.
-fn on_a_terminal(server: &Server, variables: &[(&str, &str)]) -> String {
-    let query =
-        format!("stty cols 80 rows 24; exec '{}' query {} --limit 2", env!("CARGO_BIN_EXE_treemap"), server.addr);
+/// `treemap query` on a terminal of 80 x 24 cells.
+fn on_a_terminal(server: &Server, arguments: &str) -> Command {
+    let program = env!("CARGO_BIN_EXE_treemap");
+    let query = format!("stty cols 80 rows 24; exec '{program}' query {} --limit 2 {arguments}", server.addr);
     let mut script = Command::new("script");
     script.args(["-qec", &query, "/dev/null"]).stdin(Stdio::null());
     for name in ["NO_COLOR", "COLORTERM", "TREEMAP_LOG"] {
         script.env_remove(name);
     }
-    output(script.envs(variables.iter().copied()))
+    script
+}
+
+/// How many of the terminal's lines a text takes.
+fn lines_of_80(text: &str) -> usize {
+    text.lines().map(|line| line.trim_end_matches('\r').chars().count().div_ceil(80).max(1)).sum()
 }
 
 #[tokio::test]
@@ -122,44 +127,56 @@ async fn query_draws_with_the_colours_that_the_terminal_has() {
         (&[], palette, true_colour),
         (&[("NO_COLOR", "1"), ("COLORTERM", "truecolor")], "|", "\x1b"),
     ] {
-        let drawn = on_a_terminal(&server, variables);
+        let drawn = output(on_a_terminal(&server, "").envs(variables.iter().copied()));
         assert!(drawn.contains(has) && !drawn.contains(has_not), "{variables:?}: {drawn}");
-        // A line above it, and one for the prompt.
-        assert_eq!(drawn.lines().count(), 23, "{drawn}");
+        // The headline above it, and a line for the prompt.
+        let (headline, picture) = drawn.split_once('\n').unwrap();
+        assert_eq!(lines_of_80(headline) + picture.lines().count(), 23, "{drawn}");
     }
-    let plain = on_a_terminal(&server, &[("NO_COLOR", "1")]);
-    assert!(plain.lines().skip(1).all(|line| line.trim_end_matches('\r').chars().count() == 80), "{plain}");
+    // The longest headline is broken, and nothing of it is lost.
+    for arguments in ["", "--mode change --period 10y"] {
+        let plain = output(on_a_terminal(&server, arguments).env("NO_COLOR", "1"));
+        assert_eq!(lines_of_80(&plain), 23, "{plain}");
+        assert!(plain.lines().skip(1).all(|line| line.trim_end_matches('\r').chars().count() == 80), "{plain}");
+    }
     // Into a pipe there are none, whatever the terminal has.
     let mut piped = command(&["query", &server.addr, "--format", "picture"]);
     let piped = run(piped.env("COLORTERM", "truecolor")).succeeds();
     assert!(!piped.stdout().contains('\x1b'), "{}", piped.stdout());
 }
 
-/// `treemap query --watch` of one industry's first stock, as CSV.
+/// A running `treemap query --watch`.
 struct Watching {
     program: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Watching {
+    /// Of one industry's first stock, as CSV.
     fn start(addr: &str) -> Self {
         let arguments = ["query", addr, "--watch", "--format", "csv", "--limit", "1", "--industry", "Materials"];
-        let mut program = tokio::process::Command::from(command(&arguments));
+        Self::run(command(&arguments))
+    }
+
+    fn run(command: Command) -> Self {
+        let mut program = tokio::process::Command::from(command);
         let mut program = program.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(program.stdout.take().unwrap()).lines();
         Self { program, lines }
     }
 
-    /// The row that it prints next.
+    /// The line that it prints next.
+    async fn line(&mut self) -> String {
+        // A connection that is dead is noticed after 15 s.
+        let line = timeout(2 * PATIENCE, self.lines.next_line()).await.expect("a line in time").unwrap();
+        line.expect("the watch goes on")
+    }
+
+    /// The row of the CSV that it prints next.
     async fn row(&mut self) -> String {
-        let mut lines = Vec::new();
-        while lines.len() < 2 {
-            // A connection that is dead is noticed after 15 s.
-            let line = timeout(2 * PATIENCE, self.lines.next_line()).await.expect("a line in time").unwrap();
-            lines.push(line.expect("the watch goes on"));
-        }
-        assert!(lines[0].starts_with("industry,code,"), "{lines:?}");
-        lines.remove(1)
+        let header = self.line().await;
+        assert!(header.starts_with("industry,code,"), "{header}");
+        self.line().await
     }
 
     /// Ends it; returns what it has reported.
@@ -216,6 +233,34 @@ async fn query_watch_notices_a_connection_that_is_dead_and_makes_another() {
     eventually("the treemap is sent", lost).await;
     proxy.set(Mode::Forward);
     assert!(watching.row().await.contains(",44,"));
+}
+
+#[tokio::test]
+async fn query_watch_prints_again_when_the_treemap_turns_stale_or_fresh_and_not_at_every_heartbeat() {
+    let (database, server) =
+        ready(&["--watch-heartbeat", "200ms", "--max-age", "3s", "--max-data-age", "36500d"]).await;
+    server.wait_for_log("listening for refreshes").await;
+    let mut watching = Watching::run(command(&["query", &server.addr, "--watch", "--format", "json", "--limit", "1"]));
+    let mut is_stale = async || {
+        let treemap: serde_json::Value = serde_json::from_str(&watching.line().await).unwrap();
+        treemap["stale"] == true
+    };
+    // The sample was refreshed some time ago.
+    while !is_stale().await {}
+    // Nothing changes but the time of the refresh.
+    database.refresh();
+    assert!(!is_stale().await);
+    assert!(is_stale().await);
+}
+
+#[tokio::test]
+async fn query_watch_on_a_terminal_draws_again_at_every_heartbeat() {
+    let (_database, server) = ready(&["--watch-heartbeat", "200ms"]).await;
+    let mut watching = Watching::run(on_a_terminal(&server, "--watch"));
+    for _ in 0..3 {
+        // The screen is cleared for the headline.
+        while !watching.line().await.contains("\x1b[2J\x1b[HASX short positions: ") {}
+    }
 }
 
 #[tokio::test]
