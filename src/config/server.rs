@@ -185,25 +185,26 @@ impl ServerArgs {
         let connections_per_client = problems.note(per_client.transpose());
         let calls = problems.note(number("TREEMAP_MAX_CALLS", &self.max_calls));
         let watchers = problems.note(number("TREEMAP_MAX_WATCHERS", &self.max_watchers));
-        let watch_heartbeat = problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat));
+        let watch_heartbeat =
+            problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat, ["100ms", "1h"]));
         let page = match self.page.trim() {
             "on" => Some(true),
             "off" => Some(false),
             other => problems.note(Err(format!("TREEMAP_PAGE is {other:?}; expected on or off"))),
         };
-        let connection_age =
-            unless_off(&self.max_connection_age).map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text)).transpose();
-        let connection_age = problems.note(connection_age);
+        let connection_age = unless_off(&self.max_connection_age)
+            .map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text, ["100ms", "365d"]));
+        let connection_age = problems.note(connection_age.transpose());
         let origins = Origins::parse(&self.cors_origins);
         let origins = problems.note(origins.map_err(|problem| format!("TREEMAP_CORS_ORIGINS: {problem}")));
         let cache_max_age =
-            unless_off(&self.cache_max_age).map(|text| duration("TREEMAP_CACHE_MAX_AGE", text)).transpose();
-        let cache_max_age = problems.note(cache_max_age);
+            unless_off(&self.cache_max_age).map(|text| duration("TREEMAP_CACHE_MAX_AGE", text, ["1s", "365d"]));
+        let cache_max_age = problems.note(cache_max_age.transpose());
         let drain_delay = match self.drain_delay.trim() {
-            "0" | "0s" => Some(Duration::ZERO),
-            text => problems.note(duration("TREEMAP_DRAIN_DELAY", text)),
+            "0" => Some(Duration::ZERO),
+            text => problems.note(duration("TREEMAP_DRAIN_DELAY", text, ["0s", "1h"])),
         };
-        let drain = problems.note(duration("TREEMAP_DRAIN_TIMEOUT", &self.drain_timeout));
+        let drain = problems.note(duration("TREEMAP_DRAIN_TIMEOUT", &self.drain_timeout, ["100ms", "1h"]));
         let of_all = connections?;
         let of_client = connections_per_client?.unwrap_or(of_all).min(of_all);
         let share = Share { of_client, of_all };
