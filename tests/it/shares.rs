@@ -265,9 +265,20 @@ async fn connections_that_do_not_fit_the_descriptors_are_made_to_fit() {
     let soft =
         limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().nth(3).unwrap();
     assert!(soft.parse::<u32>().unwrap() >= 1384, "{soft}");
-    // Where the hard limit is low too, fewer connections are served, and the log says so.
-    let lowered = Server::run(limited("ulimit -n 800"), &database.url(), &[]).await;
+    // Where the hard limit is low too, fewer connections are served, and the log says so. One address has its share of these.
+    let share = ["--max-connections-per-client", "25%"];
+    let lowered = Server::run(limited("ulimit -n 800"), &database.url(), &share).await;
     lowered.wait_for_log("serving 416 connections").await;
+    let mut held = Vec::new();
+    for _ in 0..130 {
+        held.push(Raw::handshake(&lowered.addr, &[]).await);
+    }
+    eventually("those beyond the share are closed", async || {
+        (lowered.metric("treemap_connections_closed_total{why=\"crowded\"}").await == 26.0).then_some(())
+    })
+    .await;
+    eventually("its share is served", async || (lowered.metric("treemap_connections").await == 104.0).then_some(()))
+        .await;
 }
 
 #[test]
