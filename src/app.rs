@@ -63,7 +63,7 @@ impl App {
     ///
     /// Fails when an address cannot be bound.
     pub async fn build(mut config: Config, traced: bool) -> anyhow::Result<Self> {
-        config.server.limits.connections = connections_that_fit(config.server.limits.connections);
+        config.server.limit_connections(connections_that_fit(config.server.limits.connections));
         let listener = bind(config.server.listen_addr, "TREEMAP_LISTEN_ADDR").await?;
         let admin = match config.server.admin_addr {
             Some(wanted) => Some(bind(wanted, "TREEMAP_ADMIN_ADDR").await?),

@@ -29,9 +29,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::{ContextKind, ErrorKind as Kind},
+};
 
-use crate::telemetry::{LogFormat, Telemetry};
+use crate::telemetry::{LogFormat, Telemetry, may_hold_secret, redacted};
 
 /// The industry treemap of ASX short positions: loads the reports, keeps the view, serves the answers
 #[derive(Debug, Parser)]
@@ -65,11 +68,14 @@ enum Command {
 impl Cli {
     /// Parses the command line. A wrong one ends the process, with exit code 2.
     pub fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|error| {
+        let read = definition()
+            .try_get_matches()
+            .and_then(|matches| Self::from_arg_matches(&matches).map_err(|error| error.format(&mut definition())));
+        read.unwrap_or_else(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
-            eprint!("{}", redacted(&error.render().to_string()));
+            eprint!("{}", for_people(&error));
             std::process::exit(error.exit_code());
         })
     }
@@ -93,7 +99,7 @@ impl Cli {
         };
         ran.unwrap_or_else(|error| {
             if serves && logs_json {
-                tracing::error!("{}", redacted(&format!("{error:#}")));
+                tracing::error!("{error:#}");
             } else {
                 let line = format!("error: {}", redacted(&format!("{error:#}")));
                 telemetry.unwrap_or_default().print(&line);
@@ -121,33 +127,25 @@ impl Command {
     }
 }
 
-/// A text for people without what may be a secret in it: a connection string reaches us in places that are meant for others, as an
-/// argument or as the name of a file.
-pub fn redacted(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let mut rest = line;
-        // The user and the password of a URL end at the last @.
-        if let (Some(scheme), Some(at)) = (rest.find("://"), rest.rfind('@'))
-            && scheme + 3 < at
-            // Our own examples say it like that.
-            && &rest[scheme + 3..at] != "user:password"
-        {
-            shown += &rest[..scheme + 3];
-            shown += "***";
-            rest = &rest[at..];
-        }
-        while let Some(begin) =
-            ["password=", "pwd="].iter().find_map(|word| Some(rest.to_ascii_lowercase().find(word)? + word.len()))
-        {
-            shown += &rest[..begin];
-            shown += if rest[begin..].starts_with("...") { "..." } else { "***" };
-            let end = rest[begin..].find([' ', '&', ';', '\'', '"', '\n']).map_or(rest.len(), |end| begin + end);
-            rest = &rest[end..];
-        }
-        shown += rest;
+/// The command line. Its help shows no value of a variable: any of them may hold a secret by mistake.
+fn definition() -> clap::Command {
+    without_values(Cli::command())
+}
+
+fn without_values(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| argument.hide_env_values(true)).mut_subcommands(without_values)
+}
+
+/// What is wrong with the command line. clap quotes arguments, and the shell may have cut a secret in pieces: where there may be one,
+/// nothing is quoted.
+fn for_people(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let may_quote = std::env::args_os().skip(1).all(|argument| !may_hold_secret(&argument.to_string_lossy()));
+    if error.kind() == Kind::DisplayHelpOnMissingArgumentOrSubcommand || (may_quote && !may_hold_secret(&text)) {
+        return text;
     }
-    shown
+    let usage = error.get(ContextKind::Usage).map_or_else(|| "Usage: treemap --help".into(), ToString::to_string);
+    format!("error: {} (not quoted, as there may be a secret in it)\n\n{usage}\n", error.kind())
 }
 
 /// The exit code of a command whose reader went away: that of SIGPIPE in a shell.
@@ -166,33 +164,21 @@ fn write_out(text: Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown_wherever_it_stands() {
-        for text in [
-            "unexpected argument 'postgres://u:hunter2@h/db' found",
-            "\"postgres://u:hunter2#x@y hunter2@h/db\" is no level",
-            "names jdbc:postgresql://h/db?user=u&password=hunter2, which",
-            "names host=h Password=hunter2 x",
-            "Host=h;PWD=hunter2;x pwd=hunter2",
-        ] {
-            assert!(!redacted(text).contains("hunter2"), "{}", redacted(text));
-        }
-        for text in [
-            "expected http://host:4317",
-            "expected postgres://host/db, or user@host",
-            "expected postgres://user:password@host or password=... x",
-            "two\nlines",
-        ] {
-            assert_eq!(redacted(text).matches("***").count(), usize::from(text.contains("or user@")), "{text}");
-        }
+    fn the_command_line_is_soundly_defined() {
+        definition().debug_assert();
     }
 
     #[test]
-    fn the_command_line_is_soundly_defined() {
-        Cli::command().debug_assert();
+    fn no_help_shows_the_value_of_a_variable() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.is_hide_env_values_set(), "{}: {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&definition());
     }
 }

@@ -112,7 +112,7 @@ impl ServeArgs {
         let from = given(self.from.as_ref());
         let databases = if from.is_none() { self.databases.note(problems).map(Some) } else { Some(None) };
         let server = self.server.read(problems);
-        let poll_interval = problems.note(interval("TREEMAP_POLL_INTERVAL", &self.poll_interval));
+        let poll_interval = problems.note(duration("TREEMAP_POLL_INTERVAL", &self.poll_interval, INTERVALS));
         let tolerance = self.tolerance.read(problems);
         let clock = self.schedule.read(problems);
         let sources = self.sources.read(problems);
@@ -144,27 +144,21 @@ fn unless_off(text: &str) -> Option<&str> {
     (!text.trim().eq_ignore_ascii_case("off")).then_some(text)
 }
 
-/// The shortest and the longest duration of a setting: a loop with a shorter one has no pause, and a longer one overflows a clock.
-const DURATIONS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(36_500 * 24 * 3600));
+/// How often something may be looked at: a loop without a pause only keeps Postgres busy.
+const INTERVALS: [&str; 2] = ["10ms", "1d"];
 
-/// A duration in words: `90s`, `26h`, `14d`. A day has 24 hours.
-fn duration(setting: &str, text: &str) -> Result<Duration, String> {
-    text.trim()
-        .parse::<Span>()
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| (DURATIONS.0..=DURATIONS.1).contains(duration))
-        .ok_or_else(|| format!("{setting} is {text:?}; expected a duration from 1ms to 36500d, as 90s, 26h or 14d"))
+/// The duration of a setting, from the shorter to the longer end.
+fn duration(setting: &str, text: &str, [shortest, longest]: [&str; 2]) -> Result<Duration, String> {
+    let ends = words_to_duration(shortest).zip(words_to_duration(longest));
+    words_to_duration(text)
+        .filter(|duration| ends.is_some_and(|(shortest, longest)| (shortest..=longest).contains(duration)))
+        .ok_or_else(|| format!("{setting} is {text:?}; expected a duration from {shortest} to {longest}"))
 }
 
-/// The same for an interval: a loop that runs more often than every 10 ms only keeps Postgres busy.
-fn interval(setting: &str, text: &str) -> Result<Duration, String> {
-    let interval = duration(setting, text)?;
-    if interval < Duration::from_millis(10) {
-        return Err(format!("{setting} is {text:?}; expected an interval of at least 10ms"));
-    }
-    Ok(interval)
+/// A duration in words: `90s`, `26h`, `14d`. A day has 24 hours.
+fn words_to_duration(text: &str) -> Option<Duration> {
+    let span: Span = text.trim().parse().ok()?;
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -173,11 +167,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_in_words_and_nonsense_is_refused_by_name() {
-        assert_eq!(duration("X", "26h").unwrap(), Duration::from_secs(26 * 3600));
-        assert_eq!(duration("X", " 14d ").unwrap(), Duration::from_secs(14 * 86400));
-        assert_eq!(duration("X", "500ms").unwrap(), Duration::from_millis(500));
-        for nonsense in ["", "0s", "-1h", "soon", "26", "1y", "1ns", "999us", "36501d"] {
-            assert!(duration("X", nonsense).unwrap_err().starts_with("X is "), "{nonsense}");
+        let ends = ["500ms", "14d"];
+        assert_eq!(duration("X", "26h", ends).unwrap(), Duration::from_secs(26 * 3600));
+        assert_eq!(duration("X", " 14d ", ends).unwrap(), Duration::from_secs(14 * 86400));
+        assert_eq!(duration("X", "500ms", ends).unwrap(), Duration::from_millis(500));
+        for nonsense in ["", "0s", "-1h", "soon", "26", "1y", "1ns", "499ms", "15d"] {
+            let refused = format!("X is {nonsense:?}; expected a duration from 500ms to 14d");
+            assert_eq!(duration("X", nonsense, ends).unwrap_err(), refused);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; nothing of it is started otherwise.
 
 mod log;
+mod redacted;
 
 use std::{
     convert::Infallible,
@@ -29,7 +30,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use self::log::Queue;
+use self::log::{Queue, Redacting};
+pub use self::redacted::{may_hold_secret, redacted};
 use crate::metrics::Method;
 
 /// The target of the spans that are traced: those of the tasks, which never end, are for the logs only.
@@ -68,8 +70,8 @@ impl Telemetry {
         let log = serves.then(|| Queue::start(std::io::stderr())).transpose();
         let log = log.context("cannot start the thread that writes the log")?;
         let writer = match log.clone() {
-            Some(queue) => BoxMakeWriter::new(move || queue.clone()),
-            None => BoxMakeWriter::new(std::io::stderr),
+            Some(queue) => BoxMakeWriter::new(move || Redacting(queue.clone())),
+            None => BoxMakeWriter::new(|| Redacting(std::io::stderr())),
         };
         let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
         let logs_json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);

@@ -1,9 +1,8 @@
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::definition;
 
 /// Print the completions for a shell, to be stored where that shell looks for them
 ///
@@ -17,7 +16,7 @@ pub struct Completions {
 impl Completions {
     pub fn run(self) -> ExitCode {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "treemap", &mut script);
+        clap_complete::generate(self.shell, &mut definition(), "treemap", &mut script);
         out!("{}", String::from_utf8_lossy(&script));
         ExitCode::SUCCESS
     }

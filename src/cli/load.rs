@@ -10,8 +10,9 @@ use clap::Subcommand;
 
 use crate::{
     config::DatabaseArgs,
-    load::{companies::Companies, plan::Plan, shorts},
+    load::{Refused, companies::Companies, plan::Plan, shorts},
     postgres::Session,
+    telemetry::redacted,
 };
 
 /// Load the published files of ASIC and the ASX into the source tables
@@ -80,11 +81,15 @@ async fn load_shorts(database: &DatabaseArgs, paths: &[PathBuf]) -> anyhow::Resu
     }
     let loaded = loaded?;
 
-    for refused in &loaded.refused {
-        out_line!("refused {refused}");
+    // A connection string that the shell has cut at its spaces can only be recognized as a whole.
+    let all = paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let shows_names = redacted(&all) == all;
+    for Refused { path, reason } in &loaded.refused {
+        let name = if shows_names { path.to_string_lossy() } else { "***".into() };
+        out_line!("{}", redacted(&format!("refused {name}: {reason}")));
     }
     for note in loaded.notes.iter().take(NOTES) {
-        out_line!("look at {note}");
+        out_line!("look at {}", redacted(note));
     }
     if let Some(more) = loaded.notes.len().checked_sub(NOTES).filter(|more| *more > 0) {
         out_line!("look at {more} more of this kind");

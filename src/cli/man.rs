@@ -1,8 +1,8 @@
 use std::{io, process::ExitCode};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 
-use super::Cli;
+use super::definition;
 
 /// Print the manual page, to be read with: treemap man | man -l -
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ impl Man {
 /// One page for the command and all of its subcommands, each in a section of its own. It names the environment variables, and never
 /// shows their values.
 fn page() -> io::Result<String> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = definition().disable_help_subcommand(true);
     command.build();
     let man = clap_mangen::Man::new(command.clone());
     let mut page = Vec::new();

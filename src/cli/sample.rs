@@ -2,7 +2,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use jiff::{Zoned, civil::Date};
 
-use crate::sample;
+use crate::{sample, telemetry::redacted};
 
 /// Write synthetic reports and a company list in the real formats into a new folder
 #[derive(Debug, clap::Args)]
@@ -29,23 +29,21 @@ pub struct Sample {
 
 impl Sample {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let folder = self.folder.display().to_string();
+        let folder = redacted(&folder);
         if self.keep && self.folder.join("companies.csv").exists() {
-            out_line!("there is a sample in {} already; it is left as it is", self.folder.display());
+            out_line!("there is a sample in {folder} already; it is left as it is");
             return Ok(ExitCode::SUCCESS);
         }
         let to = self.to.unwrap_or_else(|| Zoned::now().date());
         let Self { companies, from, seed, .. } = self;
         let written = sample::Sample { companies, from, to, seed }.write(&self.folder)?;
         out_line!(
-            "{} synthetic reports with {} rows, and a list of {companies} companies, in {}",
+            "{} synthetic reports with {} rows, and a list of {companies} companies, in {folder}",
             written.reports,
-            written.rows,
-            self.folder.display()
+            written.rows
         );
-        out_line!(
-            "next: treemap load companies {0}/companies.csv, treemap load shorts {0}/reports",
-            self.folder.display()
-        );
+        out_line!("next: treemap load companies {folder}/companies.csv, treemap load shorts {folder}/reports");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     postgres::Session,
     proto::treemap::v1::GetTreemapRequest,
     status::{Status as State, words},
+    telemetry::redacted,
     treemap::freshness::age,
     view::contents::{Contents, Refresh, View},
 };
@@ -44,7 +45,8 @@ impl Status {
                 Ok(mut client) => client.get(GetTreemapRequest { limit: 1, ..GetTreemapRequest::default() }).await,
                 Err(error) => Err(error),
             };
-            status.compare(server, served.map_err(|error| format!("{error:#}")));
+            let served = served.map_err(|error| redacted(&format!("{error:#}")).into_owned());
+            status.compare(&redacted(server), served);
         }
         if self.json {
             out_line!("{:#}", status.json());

@@ -9,7 +9,7 @@ use crate::postgres::{current::Databases, url::DatabaseUrl};
 #[derive(Debug, Clone, clap::Args)]
 pub struct DatabaseArgs {
     /// The connection string: `postgres://user:password@host:5432/database` or `host=... user=... dbname=...`
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL")]
     database_url: Option<Secret>,
     /// A file that contains the connection string, instead of `DATABASE_URL`
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", value_parser = file())]
@@ -29,7 +29,7 @@ pub struct DatabasesArgs {
 #[derive(Debug, Clone, clap::Args)]
 struct ListenArgs {
     /// A direct or session-mode connection for LISTEN, needed when `DATABASE_URL` uses a transaction pooler
-    #[arg(long, env = "LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "LISTEN_DATABASE_URL", value_name = "URL")]
     listen_database_url: Option<Secret>,
     /// A file that contains the connection string for LISTEN, instead of `LISTEN_DATABASE_URL`
     #[arg(long, env = "LISTEN_DATABASE_URL_FILE", value_name = "FILE", value_parser = file())]

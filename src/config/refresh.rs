@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{Problems, duration, interval, unless_off};
+use super::{INTERVALS, Problems, duration, unless_off};
 use crate::{schedule::Schedule, treemap::freshness::Tolerance};
+
+/// The ends of a maximum age. A century: never stale.
+const AGES: [&str; 2] = ["1ms", "36500d"];
 
 /// The maximum ages: shared by `serve`, which marks stale answers, and `status`, which fails.
 #[derive(Debug, clap::Args)]
@@ -79,8 +82,8 @@ impl ToleranceArgs {
     }
 
     pub(super) fn read(&self, problems: &mut Problems) -> Option<Tolerance> {
-        let view = problems.note(duration("TREEMAP_MAX_AGE", &self.max_age));
-        let data = problems.note(duration("TREEMAP_MAX_DATA_AGE", &self.max_data_age));
+        let view = problems.note(duration("TREEMAP_MAX_AGE", &self.max_age, AGES));
+        let data = problems.note(duration("TREEMAP_MAX_DATA_AGE", &self.max_data_age, AGES));
         Some(Tolerance { view: view?, data: data? })
     }
 }
@@ -115,11 +118,12 @@ impl SourceArgs {
     /// `Some(None)` when switched off.
     #[expect(clippy::option_option, reason = "refused, switched off, or set")]
     pub(super) fn read(&self, problems: &mut Problems) -> Option<Option<SourceConfig>> {
-        let quiet = problems.note(duration("TREEMAP_SOURCE_QUIET", &self.source_quiet));
-        let longest_wait = problems.note(duration("TREEMAP_SOURCE_LONGEST_WAIT", &self.source_longest_wait));
+        let quiet = problems.note(duration("TREEMAP_SOURCE_QUIET", &self.source_quiet, ["100ms", "1d"]));
+        let longest_wait =
+            problems.note(duration("TREEMAP_SOURCE_LONGEST_WAIT", &self.source_longest_wait, ["1s", "7d"]));
         let interval = match unless_off(&self.source_interval) {
             None => Some(None),
-            Some(text) => problems.note(interval("TREEMAP_SOURCE_INTERVAL", text)).map(Some),
+            Some(text) => problems.note(duration("TREEMAP_SOURCE_INTERVAL", text, INTERVALS)).map(Some),
         };
         let (quiet, longest_wait) = (quiet?, longest_wait?);
         Some(interval?.map(|interval| SourceConfig { interval, quiet, longest_wait }))

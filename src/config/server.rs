@@ -89,6 +89,8 @@ pub struct ServerConfig {
     pub tls: Option<Tls>,
     /// Limits on connections.
     pub limits: Limits,
+    /// What one address may have of the connections; `None` for no limit.
+    per_client: Option<PerClient>,
     /// Maximum numbers of treemap calls.
     pub calls: CallLimits,
     /// How long a stream of treemaps is silent at most.
@@ -101,6 +103,27 @@ pub struct ServerConfig {
     pub cache_max_age: Option<Duration>,
     /// How long to keep serving after the stop signal.
     pub drain_delay: Duration,
+}
+
+/// What one address may have of the connections: so many, or so many of a hundred.
+#[derive(Debug, Clone, Copy)]
+enum PerClient {
+    Number(usize),
+    Percent(usize),
+}
+
+impl ServerConfig {
+    /// Serves at most so many connections. The share of one address is a share of these.
+    pub fn limit_connections(&mut self, connections: usize) {
+        let per_client = self.per_client.map(|per_client| match per_client {
+            PerClient::Number(number) => number,
+            PerClient::Percent(percent) => (connections * percent / 100).max(1),
+        });
+        self.limits.connections = connections;
+        self.limits.connections_per_client = per_client;
+        let of_client = per_client.map_or(connections, |per_client| per_client.min(connections));
+        self.calls.share = Share::of_all(of_client, connections);
+    }
 }
 
 /// How many calls of the treemap there may be at a time.
@@ -203,49 +226,51 @@ impl ServerArgs {
         let tls = problems.note(self.tls());
         let connections = problems.note(number("TREEMAP_MAX_CONNECTIONS", &self.max_connections));
         let per_client = unless_off(&self.max_connections_per_client);
-        let per_client = per_client.map(|text| share("TREEMAP_MAX_CONNECTIONS_PER_CLIENT", text, connections));
-        let connections_per_client = problems.note(per_client.transpose());
+        let per_client = per_client.map(|text| share("TREEMAP_MAX_CONNECTIONS_PER_CLIENT", text));
+        let per_client = problems.note(per_client.transpose());
         let calls = problems.note(number("TREEMAP_MAX_CALLS", &self.max_calls));
         let watchers = problems.note(number("TREEMAP_MAX_WATCHERS", &self.max_watchers));
-        let watch_heartbeat = problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat));
+        let watch_heartbeat =
+            problems.note(duration("TREEMAP_WATCH_HEARTBEAT", &self.watch_heartbeat, ["100ms", "1h"]));
         let page = match self.page.trim() {
             "on" => Some(true),
             "off" => Some(false),
             other => problems.note(Err(format!("TREEMAP_PAGE is {other:?}; expected on or off"))),
         };
-        let connection_age =
-            unless_off(&self.max_connection_age).map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text)).transpose();
-        let connection_age = problems.note(connection_age);
+        let connection_age = unless_off(&self.max_connection_age)
+            .map(|text| duration("TREEMAP_MAX_CONNECTION_AGE", text, ["100ms", "365d"]));
+        let connection_age = problems.note(connection_age.transpose());
         let origins = Origins::parse(&self.cors_origins);
         let origins = problems.note(origins.map_err(|problem| format!("TREEMAP_CORS_ORIGINS: {problem}")));
         let cache_max_age =
-            unless_off(&self.cache_max_age).map(|text| duration("TREEMAP_CACHE_MAX_AGE", text)).transpose();
-        let cache_max_age = problems.note(cache_max_age);
+            unless_off(&self.cache_max_age).map(|text| duration("TREEMAP_CACHE_MAX_AGE", text, ["1s", "365d"]));
+        let cache_max_age = problems.note(cache_max_age.transpose());
         let drain_delay = match self.drain_delay.trim() {
-            "0" | "0s" => Some(Duration::ZERO),
-            text => problems.note(duration("TREEMAP_DRAIN_DELAY", text)),
+            "0" => Some(Duration::ZERO),
+            text => problems.note(duration("TREEMAP_DRAIN_DELAY", text, ["0s", "1h"])),
         };
-        let drain = problems.note(duration("TREEMAP_DRAIN_TIMEOUT", &self.drain_timeout));
-        let of_all = connections?;
-        let of_client = connections_per_client?.unwrap_or(of_all).min(of_all);
-        let share = Share::of_all(of_client, of_all);
-        Some(ServerConfig {
+        let drain = problems.note(duration("TREEMAP_DRAIN_TIMEOUT", &self.drain_timeout, ["100ms", "1h"]));
+        let connections = connections?;
+        let mut config = ServerConfig {
             listen_addr: listen_addr?,
             admin_addr: admin_addr?,
             tls: tls?,
             limits: Limits {
-                connections: connections?,
-                connections_per_client: connections_per_client?,
+                connections,
+                connections_per_client: None,
                 connection_age: connection_age?,
                 drain: drain?,
             },
-            calls: CallLimits { calls: calls?, watchers: watchers?, share },
+            per_client: per_client?,
+            calls: CallLimits { calls: calls?, watchers: watchers?, share: Share::default() },
             watch_heartbeat: watch_heartbeat?,
             page: page?,
             origins: origins?,
             cache_max_age: cache_max_age?,
             drain_delay: drain_delay?,
-        })
+        };
+        config.limit_connections(connections);
+        Some(config)
     }
 
     fn tls(&self) -> Result<Option<Tls>, String> {
@@ -270,12 +295,14 @@ fn address(setting: &str, text: &str, example: &str) -> Result<SocketAddr, Strin
     text.trim().parse().map_err(|_| format!("{setting} is {text:?}; expected an address and a port, as {example}"))
 }
 
-/// A number, or a share of `all` as `25%`; at least 1.
-fn share(setting: &str, text: &str, all: Option<usize>) -> Result<usize, String> {
+/// A number, or a share as `25%`.
+fn share(setting: &str, text: &str) -> Result<PerClient, String> {
     let expected = || format!("{setting} is {text:?}; expected a number, a share as 25%, or off");
-    let Some(percent) = text.trim().strip_suffix('%') else { return number(setting, text).map_err(|_| expected()) };
-    let percent = percent.parse::<usize>().ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(expected)?;
-    Ok((all.unwrap_or_default() * percent / 100).max(1))
+    let Some(percent) = text.trim().strip_suffix('%') else {
+        return number(setting, text).map(PerClient::Number).map_err(|_| expected());
+    };
+    let percent = percent.parse::<usize>().ok().filter(|percent| (1..=100).contains(percent));
+    percent.map(PerClient::Percent).ok_or_else(expected)
 }
 
 fn number(setting: &str, text: &str) -> Result<usize, String> {

@@ -2,6 +2,7 @@
 //! Lines that do not fit the queue are dropped then, and counted.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     sync::{
         Arc,
@@ -11,6 +12,10 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use serde_json::Value;
+
+use super::redacted::{may_hold_secret, redacted};
 
 /// Lines that may wait to be written.
 const LINES: usize = 4096;
@@ -84,11 +89,72 @@ impl Write for Queue {
     }
 }
 
+/// Takes whole lines, each with one write, and passes them on without what may be a secret.
+#[derive(Debug)]
+pub struct Redacting<W>(pub W);
+
+impl<W: Write> Write for Redacting<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_all(redacted_line(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A line of the log. In JSON each value is redacted by itself, so that the line stays JSON.
+fn redacted_line(line: &str) -> Cow<'_, str> {
+    if !may_hold_secret(line) {
+        return line.into();
+    }
+    if let Ok(event @ Value::Object(_)) = serde_json::from_str::<Value>(line) {
+        let mut shown = event.clone();
+        redact(&mut shown);
+        // Written anew, its fields have another order.
+        return if shown == event { line.into() } else { format!("{shown}\n").into() };
+    }
+    // The colons of the time are not those of a password.
+    let (time, rest) = line.split_at(line.find(' ').unwrap_or_default());
+    format!("{time}{}", redacted(rest)).into()
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = redacted(text).into_owned(),
+        Value::Array(values) => values.iter_mut().for_each(redact),
+        Value::Object(fields) => fields.values_mut().for_each(redact),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn a_secret_in_a_line_is_not_shown_and_the_rest_is() {
+        for (line, shown) in [
+            ("09:50:00Z  INFO serving /data/me@x\n", "09:50:00Z  INFO serving /data/me@x\n"),
+            (
+                "09:50:00Z  INFO renew: no file postgres://u:p w@h/d yet n=1\n",
+                "09:50:00Z  INFO renew: no file postgres://***@h/d yet n=1\n",
+            ),
+            ("09:50:00Z  INFO no file password = p\n", "09:50:00Z  INFO no file password =***\n"),
+            ("{\"time\":\"09:50\",\"at\":\"http://h:1/\"}\n", "{\"time\":\"09:50\",\"at\":\"http://h:1/\"}\n"),
+            (
+                "{\"time\":\"09:50\",\"message\":\"no file password='p\\\"q'\",\"spans\":[{\"name\":\"u:p@h\"}]}\n",
+                "{\"message\":\"no file password=***\",\"spans\":[{\"name\":\"u:***@h\"}],\"time\":\"09:50\"}\n",
+            ),
+        ] {
+            let mut written = Vec::new();
+            Redacting(&mut written).write_all(line.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), shown);
+        }
+    }
 
     #[test]
     fn lines_that_nobody_reads_are_dropped_and_counted_and_those_that_fit_arrive_in_order() {

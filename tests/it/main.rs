@@ -28,6 +28,7 @@ mod refresher;
 mod reload;
 mod rpc;
 mod sample;
+mod secrets;
 mod serve;
 mod shares;
 mod soak;

@@ -422,6 +422,31 @@ async fn a_missing_trace_collector_fails_no_call() {
 }
 
 #[test]
+fn other_commands_than_serve_neither_trace_nor_fail_for_a_setting_of_traces() {
+    let database = Database::with_sample();
+    // One port where nothing listens, and one where nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let served = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let served = served.local_addr().unwrap().to_string();
+    for port in [free_port(), silent.local_addr().unwrap().port()] {
+        for arguments in [
+            &["healthcheck", "--admin-addr", "off", "--listen-addr", &served][..],
+            &["status", "--max-age", "36500d", "--max-data-age", "36500d"],
+            &["migrate", "--check"],
+            &["man"],
+        ] {
+            let mut command = treemap::command(arguments);
+            command.env("DATABASE_URL", database.url()).env("OTEL_EXPORTER_OTLP_PROTOCOL", "none of them");
+            let begun = std::time::Instant::now();
+            treemap::run(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"))).succeeds();
+            assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?}: {:?}", begun.elapsed());
+        }
+    }
+    assert!(silent.accept().is_err(), "nobody has come");
+}
+
+#[test]
 fn a_missing_setting_that_another_setting_needs_is_reported() {
     for (set, missing) in [
         ("TREEMAP_TLS_CERT", "TREEMAP_TLS_KEY is not set; TREEMAP_TLS_CERT needs it"),

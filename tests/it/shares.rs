@@ -392,9 +392,20 @@ async fn connections_that_do_not_fit_the_descriptors_are_made_to_fit() {
     let soft =
         limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().nth(3).unwrap();
     assert!(soft.parse::<u32>().unwrap() >= 1384, "{soft}");
-    // Where the hard limit is low too, fewer connections are served, and the log says so.
-    let lowered = Server::run(limited("ulimit -n 800"), &database.url(), &[]).await;
+    // Where the hard limit is low too, fewer connections are served, and the log says so. One address has its share of these.
+    let share = ["--max-connections-per-client", "25%"];
+    let lowered = Server::run(limited("ulimit -n 800"), &database.url(), &share).await;
     lowered.wait_for_log("serving 416 connections").await;
+    let mut held = Vec::new();
+    for _ in 0..130 {
+        held.push(Raw::handshake(&lowered.addr, &[]).await);
+    }
+    eventually("those beyond the share are closed", async || {
+        (lowered.metric("treemap_connections_closed_total{why=\"crowded\"}").await == 26.0).then_some(())
+    })
+    .await;
+    eventually("its share is served", async || (lowered.metric("treemap_connections").await == 104.0).then_some(()))
+        .await;
 }
 
 #[test]
@@ -402,8 +413,39 @@ fn a_filter_or_an_interval_that_means_nothing_is_refused_by_name() {
     let database = Database::empty();
     treemap(&database, &["--log", "inof", "status"]).exits(1).prints(&["\"inof\" is no level", "info"]);
     for setting in ["--poll-interval", "--source-interval"] {
-        treemap(&database, &["serve", setting, "1ns"]).exits(1).prints(&["\"1ns\"", "1ms"]);
-        treemap(&database, &["serve", setting, "5ms"]).exits(1).prints(&["\"5ms\"", "at least 10ms"]);
+        treemap(&database, &["serve", setting, "1ns"]).exits(1).prints(&["\"1ns\"", "from 10ms to 1d"]);
+        treemap(&database, &["serve", setting, "5ms"]).exits(1).prints(&["\"5ms\"", "from 10ms to 1d"]);
+    }
+}
+
+/// Each duration: just too short, the ends, and just too long.
+const DURATIONS: [(&str, [&str; 4]); 11] = [
+    ("TREEMAP_POLL_INTERVAL", ["9ms", "10ms", "1d", "25h"]),
+    ("TREEMAP_SOURCE_INTERVAL", ["9ms", "10ms", "1d", "25h"]),
+    ("TREEMAP_SOURCE_QUIET", ["99ms", "100ms", "1d", "25h"]),
+    ("TREEMAP_SOURCE_LONGEST_WAIT", ["999ms", "1s", "7d", "8d"]),
+    ("TREEMAP_WATCH_HEARTBEAT", ["99ms", "100ms", "1h", "61m"]),
+    ("TREEMAP_MAX_CONNECTION_AGE", ["99ms", "100ms", "365d", "366d"]),
+    ("TREEMAP_DRAIN_TIMEOUT", ["99ms", "100ms", "1h", "61m"]),
+    ("TREEMAP_DRAIN_DELAY", ["-1ms", "0s", "1h", "61m"]),
+    ("TREEMAP_CACHE_MAX_AGE", ["999ms", "1s", "365d", "366d"]),
+    ("TREEMAP_MAX_AGE", ["999us", "1ms", "36500d", "36501d"]),
+    ("TREEMAP_MAX_DATA_AGE", ["999us", "1ms", "36500d", "36501d"]),
+];
+
+#[test]
+fn a_duration_that_is_too_short_or_too_long_is_refused_with_both_ends() {
+    for values in 0..4 {
+        let mut serve = command(&["serve"]);
+        // It ends in any case.
+        serve.env("DATABASE_URL", "postgres://localhost/d").env("TREEMAP_LISTEN_ADDR", "nowhere");
+        let refused = run(serve.envs(DURATIONS.map(|(setting, of)| (setting, of[values])))).exits(1).stderr();
+        for (setting, of) in DURATIONS {
+            let [_, shortest, longest, _] = of;
+            let problem = format!("{setting} is {:?}; expected a duration from {shortest} to {longest}\n", of[values]);
+            assert_eq!(refused.contains(&problem), [0, 3].contains(&values), "{problem}{refused}");
+            assert_eq!(refused.contains(&format!("{setting} is")), [0, 3].contains(&values), "{setting}: {refused}");
+        }
     }
 }
 
