@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS public.shorts (
     "TOTAL_PRODUCT_IN_ISSUE" double precision,
     "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" double precision,
     UNIQUE ("DATE", "PRODUCT_CODE")
-);
+) USING heap;
 
 CREATE TABLE IF NOT EXISTS public."company-metadata" (
     stock_code text UNIQUE,
@@ -231,6 +231,8 @@ RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
+SET default_table_access_method = heap
+SET extra_float_digits = 1
 AS $build$
 -- Creates the view where it is missing. Replaces it where its definition is another one, or where it reads a table that is no longer
 -- called public.shorts or public."company-metadata". Fails, changing nothing, when other objects depend on it. True when it built.
@@ -409,6 +411,8 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 -- Postgres composes statements for a concurrent refresh that fail where it is on.
 SET quote_all_identifiers = off
+SET default_table_access_method = heap
+SET extra_float_digits = 1
 SET jit = off
 AS $refresh$
 -- outcome: 'refreshed', or 'already done': p_tick (or a later tick) is in the log, or p_if_source_changed is set and the
@@ -431,6 +435,9 @@ DECLARE
     v_anchor date;
     v_rows_before bigint := 0;
     v_future_rows bigint;
+    v_reads_source boolean;
+    v_triggers text;
+    v_newest date;
     v_refreshed timestamptz;
     v_id bigint;
 BEGIN
@@ -537,7 +544,19 @@ BEGIN
         -- A table was put in place by a rename: the view still reads the one that had the name before.
         PERFORM public.treemap_build_view();
     ELSIF v_populated THEN
-        REFRESH MATERIALIZED VIEW CONCURRENTLY public.mv_treemap_data;
+        BEGIN
+            REFRESH MATERIALIZED VIEW CONCURRENTLY public.mv_treemap_data;
+        EXCEPTION WHEN raise_exception THEN
+            -- Postgres drops its temporary tables.
+            SELECT string_agg(evtname, ', ' ORDER BY evtname) INTO v_triggers
+            FROM pg_event_trigger
+            WHERE evtenabled <> 'D' AND evtevent IN ('ddl_command_start', 'sql_drop') AND (evttags IS NULL OR 'DROP TABLE' = ANY (evttags));
+            IF v_triggers IS NULL THEN
+                RAISE;
+            END IF;
+            RAISE EXCEPTION '%', SQLERRM USING HINT =
+                'A refresh drops temporary tables of its own. Disable these event triggers, or let them pass what is_temporary: ' || v_triggers;
+        END;
     ELSE
         -- Never filled (a restored schema, say): CONCURRENTLY has nothing to compare with, and nobody can be reading.
         REFRESH MATERIALIZED VIEW public.mv_treemap_data;

@@ -453,7 +453,7 @@ fn settings_of_the_database_change_nothing() {
 }
 
 #[test]
-fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration() {
+fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration_and_is_named_where_it_stops_a_refresh() {
     let database = Database::empty();
     database.psql(
         "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no % here', tg_tag; END $$;
@@ -462,6 +462,9 @@ fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration() {
     treemap(&database, &["migrate"]).succeeds();
     seed(&database);
     treemap(&database, &["refresh"]).succeeds();
+    // REFRESH CONCURRENTLY drops temporary tables.
+    database.psql("CREATE EVENT TRIGGER no_tables_dropped ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION forbid()");
+    treemap(&database, &["refresh"]).exits(1).prints(&["no DROP TABLE here", "event triggers", "no_tables_dropped"]);
 }
 
 #[test]
