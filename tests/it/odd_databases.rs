@@ -51,6 +51,7 @@ fn usual_rows() -> String {
 /// An empty database with `shorts` of another kind: the types of "DATE" and of the percent, and what follows the columns.
 fn with_shorts(date: &str, percent: &str, kind: &str) -> Database {
     let database = Database::empty();
+    database.psql("CREATE DOMAIN percentage AS numeric(12, 4) CHECK (VALUE >= 0); CREATE DOMAIN single AS real");
     database.psql(&format!(
         r#"CREATE TABLE shorts ("DATE" {date}, "PRODUCT" text, "PRODUCT_CODE" text, "REPORTED_SHORT_POSITIONS" double precision,
             "TOTAL_PRODUCT_IN_ISSUE" double precision, {PERCENT} {percent}) {kind}"#
@@ -126,6 +127,33 @@ fn a_table_that_is_put_in_place_by_a_rename_is_read_by_the_next_refresh() {
     assert_eq!(database.psql("SELECT has_table_privilege('reader_of_swapped', 'mv_treemap_data', 'SELECT')"), "t");
     treemap(&database, &["migrate", "--check"]).succeeds();
     database.psql("DROP OWNED BY reader_of_swapped; DROP ROLE reader_of_swapped");
+}
+
+#[test]
+fn a_view_that_is_rebuilt_after_a_swap_is_open_to_those_who_could_read_it_and_to_nobody_else() {
+    let database = Database::with_sample();
+    database.psql(
+        "DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+         CREATE ROLE granter_of_rebuilt; CREATE ROLE late_reader_of_rebuilt;
+         GRANT SELECT ON mv_treemap_data TO granter_of_rebuilt WITH GRANT OPTION; GRANT UPDATE ON mv_treemap_data TO granter_of_rebuilt;
+         ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, late_reader_of_rebuilt, PUBLIC;
+         CREATE TABLE shorts_new (LIKE shorts INCLUDING ALL); INSERT INTO shorts_new TABLE shorts;
+         BEGIN; ALTER TABLE shorts RENAME TO shorts_old; ALTER TABLE shorts_new RENAME TO shorts; COMMIT",
+    );
+    treemap(&database, &["refresh"]).succeeds();
+    let granted = "SELECT string_agg(concat_ws(' ', coalesce(rolname, 'PUBLIC'), privilege_type, is_grantable), ', ' ORDER BY privilege_type)
+        FROM pg_class c, aclexplode(relacl) AS granted LEFT JOIN pg_roles r ON r.oid = grantee
+        WHERE c.oid = 'mv_treemap_data'::regclass AND grantee <> relowner";
+    assert_eq!(database.psql(granted), "granter_of_rebuilt SELECT t, granter_of_rebuilt UPDATE f");
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    // As a version before 006 left it.
+    database.psql("GRANT SELECT ON mv_treemap_data TO anon");
+    treemap(&database, &["migrate", "--check"]).exits(1).prints(&["role anon may read mv_treemap_data"]);
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    for role in ["granter_of_rebuilt", "late_reader_of_rebuilt"] {
+        database.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    }
 }
 
 #[test]
@@ -261,6 +289,8 @@ fn other_types_give_the_same_rows_or_are_refused() {
         ("timestamp", "numeric"),
         ("timestamp(0)", "numeric(12, 4)"),
         ("timestamp", "real"),
+        ("timestamp", "percentage"),
+        ("timestamp", "char(12)"),
         ("timestamp", "text"),
         ("date", "varchar(40)"),
     ] {
@@ -301,9 +331,20 @@ fn other_types_give_the_same_rows_or_are_refused() {
 fn a_refresh_that_would_empty_the_view_fails_unless_the_source_is_empty() {
     let database = Database::with_sample();
     database.psql(r#"UPDATE "company-metadata" SET industry = ' '"#);
-    treemap(&database, &["refresh"]).exits(1).prints(&["would leave none of 360 rows", "company-metadata"]);
+    let emptied = ["would leave none of 360 rows", "company-metadata"];
+    treemap(&database, &["refresh"]).exits(1).prints(&emptied);
+    database.psql("TRUNCATE \"company-metadata\"");
+    treemap(&database, &["refresh"]).exits(1).prints(&emptied);
+    // The same when the view is built anew.
+    database.psql(
+        "CREATE TABLE swapped AS TABLE shorts; ALTER TABLE shorts RENAME TO kept; ALTER TABLE swapped RENAME TO shorts",
+    );
+    treemap(&database, &["refresh"]).exits(1).prints(&emptied);
+    database.psql("COMMENT ON MATERIALIZED VIEW mv_treemap_data IS 'another definition'");
+    treemap(&database, &["migrate"]).exits(1).prints(&emptied);
     assert_eq!(database.count("mv_treemap_data"), 360);
     database.psql("TRUNCATE shorts");
+    treemap(&database, &["migrate"]).succeeds();
     treemap(&database, &["refresh"]).succeeds().prints(&["refreshed 0 rows"]);
 }
 
@@ -370,6 +411,94 @@ fn rows_of_the_log_from_another_database_neither_collide_nor_count() {
          SELECT id, 'publisher', tick, started_at, finished_at, row_count, who FROM treemap_refreshes WHERE place = treemap_place()",
     );
     assert_eq!(call("'2026-01-02 03:00Z'"), "already done");
+    // A physical copy of the publisher has its place. Its rows of a tick that was done here must not stop the subscription.
+    database.psql(
+        "INSERT INTO treemap_refreshes (id, place, tick, started_at, finished_at, row_count, who)
+         SELECT id + 1, place, tick, started_at, finished_at, row_count, who FROM treemap_refreshes WHERE place = treemap_place()",
+    );
+    treemap(&database, &["migrate", "--check"]).succeeds();
+}
+
+#[test]
+fn a_log_of_another_shape_is_reported_and_mended() {
+    let file = |name: &str| format!("{}/migrations/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+    let swap = "DROP TABLE treemap_refreshes; ALTER TABLE copy RENAME TO treemap_refreshes";
+    let copy = format!("CREATE TABLE copy AS TABLE treemap_refreshes; {swap}");
+    let twice =
+        format!("CREATE TABLE copy AS TABLE treemap_refreshes; INSERT INTO copy TABLE treemap_refreshes; {swap}");
+    let unique = format!(
+        "CREATE TABLE copy (LIKE treemap_refreshes INCLUDING ALL); {swap}; CREATE UNIQUE INDEX ON treemap_refreshes (tick)"
+    );
+    for (change, found) in [
+        // That of 004, put back from a dump.
+        ("", ["column \"place\" of public.treemap_refreshes is missing", "has no unique index on (place, id)"]),
+        (
+            copy.as_str(),
+            ["column \"id\" of public.treemap_refreshes is not NOT NULL", "has no unique index on (place, id)"],
+        ),
+        (
+            twice.as_str(),
+            ["column \"who\" of public.treemap_refreshes is not NOT NULL", "has no unique index on (place, id)"],
+        ),
+        (unique.as_str(), ["treemap_refreshes_tick_idx of public.treemap_refreshes is unique", "may collide"]),
+        (
+            "ALTER TABLE treemap_refreshes ALTER place DROP DEFAULT, ALTER id DROP DEFAULT",
+            [
+                "column \"place\" of public.treemap_refreshes is without",
+                "column \"id\" of public.treemap_refreshes is without",
+            ],
+        ),
+    ] {
+        let database = Database::empty();
+        if change.is_empty() {
+            for name in ["001_source_tables", "004_treemap_materialized_view", "005_refresh_isolation_and_log"] {
+                output(database.psql_command().args(["-1", "-f", &file(name)]));
+            }
+            seed(&database);
+            database
+                .psql("SELECT refresh_treemap_data('2026-01-02 03:00Z'); ALTER TABLE treemap_refreshes RENAME TO copy");
+            output(database.psql_command().args(["-1", "-f", &file("006_treemap")]));
+            database.psql(swap);
+        } else {
+            treemap(&database, &["migrate"]).succeeds();
+            seed(&database);
+            database.refresh();
+            database.psql(change);
+        }
+        treemap(&database, &["migrate", "--check"]).exits(1).prints(&found);
+        treemap(&database, &STATUS).exits(1).prints(&found);
+        treemap(&database, &["migrate"]).succeeds();
+        treemap(&database, &["migrate", "--check"]).succeeds();
+        let call = |arguments: &str| database.psql(&format!("SELECT outcome FROM refresh_treemap_data({arguments})"));
+        if change.is_empty() {
+            assert_eq!(call("'2026-01-02 03:00Z'"), "already done");
+        }
+        assert_eq!(call("'2026-01-03 03:00Z'"), "refreshed");
+        assert_eq!(call("'2026-01-03 03:00Z'"), "already done", "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_counters_a_crash_has_lost_is_noticed_by_the_next_look() {
+    let own = OwnCluster::start(&[]);
+    let database = Database::with_sample_in(&own);
+    let crash = || {
+        own.kill();
+        own.start_again();
+    };
+    // The refresh sees counters that began at 0, and so does the look after the change.
+    crash();
+    database.refresh();
+    database.add_companies(&[("NEW", "'Banks'")]);
+    // Of a day that is there: the newest day does not move.
+    database.add_shorts(&[("2023-12-29", "NEW", "1")]);
+    crash();
+    let arguments = ["--refresh-schedule", "off", "--source-interval", "200ms", "--source-quiet", "100ms"];
+    let _server = Server::refreshing(&database.url(), &arguments).await;
+    eventually("the change is served", async || {
+        (database.psql("SELECT count(*) FROM mv_treemap_data WHERE product_code = 'NEW'") != "0").then_some(())
+    })
+    .await;
 }
 
 #[test]
