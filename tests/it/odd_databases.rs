@@ -328,6 +328,94 @@ fn other_types_give_the_same_rows_or_are_refused() {
 }
 
 #[test]
+fn check_and_migrate_refuse_the_same_types() {
+    let refused = |make: &str, words: &str| {
+        let database = Database::empty();
+        database.psql(make);
+        treemap(&database, &["migrate", "--check"]).exits(1).prints(&[words]);
+        treemap(&database, &["migrate"]).exits(1).prints(&[words, "put a view in place of the table"]);
+        assert_eq!(database.psql("SELECT to_regclass('mv_treemap_data') IS NULL"), "t");
+    };
+    let shorts = |code: &str, percent: &str| {
+        format!(
+            r#"CREATE TABLE shorts ("DATE" timestamp, "PRODUCT" text, "PRODUCT_CODE" {code}, "REPORTED_SHORT_POSITIONS" double precision,
+            "TOTAL_PRODUCT_IN_ISSUE" double precision, {PERCENT} {percent})"#
+        )
+    };
+    // Compared with text, its index is of no use.
+    refused(&shorts("char(6)", "numeric"), "column \"PRODUCT_CODE\" of public.shorts is character(6); expected text");
+    refused(&shorts("text", "money"), "of public.shorts is money; expected a number, or text");
+    refused(
+        r#"CREATE TABLE "company-metadata" (stock_code text, company_name text, industry integer)"#,
+        "column \"industry\" of public.\"company-metadata\" is integer; expected text",
+    );
+    let database = Database::empty();
+    database.psql(
+        r#"CREATE TYPE branch AS ENUM ('Banks');
+        CREATE TABLE "company-metadata" (stock_code char(6), company_name varchar(40), industry branch)"#,
+    );
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    database.add_companies(&[("AAA", "'Banks'")]);
+    database.add_shorts(&[("2023-12-29", "AAA", "1.5")]);
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(database.psql("SELECT DISTINCT industry, product_code FROM mv_treemap_data"), "Banks|AAA");
+}
+
+#[test]
+fn percents_of_single_precision_are_served_as_they_were_written() {
+    for percent in ["real", "single"] {
+        let database = with_shorts("timestamp", percent, "");
+        treemap(&database, &["migrate"]).succeeds();
+        database.psql(&format!("ALTER DATABASE {} SET extra_float_digits = 0", database.name));
+        database.add_companies(&[("AAA", "'Banks'")]);
+        database.add_shorts(&[("2023-12-28", "AAA", "0.54"), ("2023-12-29", "AAA", "1.234567")]);
+        treemap(&database, &["refresh"]).succeeds();
+        let row = "SET extra_float_digits = 1; SELECT DISTINCT earliest_short_position, current_short_position FROM mv_treemap_data";
+        assert_eq!(database.psql(row), "0.54|1.234567");
+    }
+}
+
+#[test]
+fn status_reports_what_else_differs_where_a_table_of_other_types_was_swapped_in() {
+    let database = Database::with_sample();
+    database.psql(
+        r#"CREATE TABLE swapped AS SELECT "DATE"::text, "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS", "TOTAL_PRODUCT_IN_ISSUE",
+            "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" FROM shorts;
+        BEGIN; ALTER TABLE shorts RENAME TO shorts_old; ALTER TABLE swapped RENAME TO shorts; COMMIT"#,
+    );
+    let found = ["column \"DATE\" of public.shorts is text; expected timestamp or date"];
+    treemap(&database, &["refresh"]).exits(1).prints(&found).prints(&["ALTER TABLE public.shorts"]);
+    treemap(&database, &["migrate"]).exits(1).prints(&found);
+    treemap(&database, &STATUS).exits(1).prints(&found).prints(&[
+        "reads another table than public.shorts",
+        "rows            360",
+        "not looked at",
+    ]);
+    assert_eq!(database.count("mv_treemap_data"), 360);
+}
+
+#[test]
+fn status_reports_a_newest_day_without_figures_and_rows_with_a_time_of_day() {
+    let database = Database::with_sample();
+    let codes = "SELECT DISTINCT product_code FROM mv_treemap_data";
+    database
+        .psql(&format!("INSERT INTO shorts SELECT '2023-12-30', 'X', product_code, 1, 1, NULL FROM ({codes}) AS c"));
+    let warned = database.psql_command().args(["-c", "SELECT refresh_treemap_data()"]).output().unwrap();
+    let warned = String::from_utf8_lossy(&warned.stderr).into_owned();
+    assert!(warned.contains("the newest figures are of 2023-12-29"), "{warned}");
+    treemap(&database, &STATUS).exits(1).prints(&[
+        "no stock has a position on 2023-12-30, the newest day, and all figures are of 2023-12-29 or before",
+    ]);
+    database.psql("DELETE FROM shorts WHERE \"DATE\" = '2023-12-30'");
+    database.refresh();
+    treemap(&database, &STATUS).succeeds();
+    database.psql("UPDATE shorts SET \"DATE\" = '2023-12-29 10:00' WHERE \"DATE\" = '2023-12-29'");
+    database.refresh();
+    treemap(&database, &STATUS).exits(1).prints(&["rows of shorts in the last 30 days have a time of day"]);
+}
+
+#[test]
 fn a_refresh_that_would_empty_the_view_fails_unless_the_source_is_empty() {
     let database = Database::with_sample();
     database.psql(r#"UPDATE "company-metadata" SET industry = ' '"#);
