@@ -254,6 +254,8 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
+-- Shorter than deadlock_timeout: a pipeline at work is not made to wait.
+SET lock_timeout = '100ms'
 AS $state$
 -- Postgres' own counters of what was inserted, updated and deleted, summed over both tables, their partitions and children, and what
 -- a view in their place reads. File numbers reveal a TRUNCATE, which counts nothing. The instants of the last reset reveal that the
@@ -293,16 +295,6 @@ BEGIN
         extract(epoch FROM (SELECT pg_stat_get_db_stat_reset_time(d.oid) FROM pg_database d WHERE d.datname = current_database())),
         extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()));
 
-    BEGIN
-        SELECT max("DATE") INTO v_newest
-        FROM public.shorts
-        WHERE "DATE" >= '1900-01-01' AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
-    EXCEPTION WHEN undefined_table OR undefined_column OR undefined_function OR datatype_mismatch THEN
-        -- The refresh fails, and says why.
-        RETURN v_state;
-    END;
-    v_state := concat_ws(' ', v_state, to_char(v_newest, 'YYYY-MM-DD HH24:MI:SS.US'));
-
     -- A function below a view may read anything, from anywhere.
     v_counted := v_counted AND NOT EXISTS (
         SELECT
@@ -316,11 +308,33 @@ BEGIN
         EXECUTE 'SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition WHERE logicalrelid = ANY ($1))' INTO v_distributed USING v_tree;
     END IF;
     IF v_distributed OR NOT v_counted THEN
-        SELECT count(*) INTO v_rows
-        FROM public.shorts
-        WHERE "DATE" >= v_newest AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
-        v_state := concat_ws(' ', v_state, 'uncounted', v_rows, (SELECT count(*) FROM public."company-metadata"));
+        v_state := v_state || ' uncounted';
     END IF;
+
+    BEGIN
+        SELECT max("DATE") INTO v_newest
+        FROM public.shorts
+        WHERE "DATE" >= '1900-01-01' AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
+        v_state := concat_ws(' ', v_state, to_char(v_newest, 'YYYY-MM-DD HH24:MI:SS.US'));
+        IF v_distributed OR NOT v_counted THEN
+            SELECT count(*) INTO v_rows
+            FROM public.shorts
+            WHERE "DATE" >= v_newest AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
+            v_state := concat_ws(' ', v_state, v_rows, (SELECT count(*) FROM public."company-metadata"));
+        END IF;
+    EXCEPTION
+        WHEN lock_not_available THEN
+            -- A pipeline is at work, and what it has done is not committed: nothing has changed yet but what is counted.
+            v_state := split_part(v_state, ' ', 1) || coalesce((
+                SELECT substring(log.source_state FROM ' .*')
+                FROM public.treemap_refreshes log
+                WHERE log.place = public.treemap_place()
+                ORDER BY log.finished_at DESC LIMIT 1
+            ), '');
+        WHEN undefined_table OR undefined_column OR undefined_function OR datatype_mismatch THEN
+            -- The refresh fails, and says why.
+            NULL;
+    END;
     RETURN v_state;
 END
 $state$;
@@ -805,6 +819,7 @@ STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
+SET lock_timeout = '500ms'
 SET jit = off
 AS $facts$
 -- The source as it is now, and what of it the view has seen, for `treemap status`: its role may not read the source. Reads 30 days.

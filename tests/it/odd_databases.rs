@@ -241,6 +241,19 @@ async fn where_changes_are_not_counted_a_new_day_is_noticed_and_status_and_the_l
     eventually("a refresh", async || (database.psql(newest) != "0").then_some(())).await;
 }
 
+#[tokio::test]
+async fn a_look_at_the_source_does_not_wait_for_a_pipeline_that_locks_it() {
+    let database = Database::with_sample();
+    database.refresh();
+    let before = state(&database);
+    let pipeline = database.connect().await;
+    pipeline.batch_execute("BEGIN; LOCK TABLE shorts").await.unwrap();
+    assert_eq!(database.psql("SET statement_timeout = '5s'; SELECT treemap_source_state()"), before);
+    treemap(&database, &STATUS).exits(1).prints(&["lock timeout", "rows            360"]);
+    pipeline.batch_execute("COMMIT").await.unwrap();
+    treemap(&database, &STATUS).succeeds();
+}
+
 #[test]
 fn a_function_or_a_distributed_table_below_a_view_and_counters_that_are_off_count_as_uncounted() {
     let database = Database::with_sample();
