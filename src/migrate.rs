@@ -16,7 +16,7 @@ const MIGRATIONS: [(&str, &str); 1] = [("006_treemap", include_str!("../migratio
 const DOWN: &str = include_str!("../migrations/down/006_treemap.sql");
 
 /// The functions, each with the quotes of its body.
-const FUNCTIONS: [(&str, &str); 8] = [
+const FUNCTIONS: [(&str, &str); 11] = [
     ("public.refresh_treemap_data(timestamptz, text, boolean)", "$refresh$"),
     ("public.get_treemap_data(text, integer, text)", "$ranked$"),
     ("public.treemap_source_state()", "$state$"),
@@ -25,7 +25,13 @@ const FUNCTIONS: [(&str, &str); 8] = [
     ("public.treemap_percent(text)", "$percent$"),
     ("public.treemap_percent(double precision)", "$same$"),
     ("public.treemap_place()", "$place$"),
+    ("public.treemap_source_facts()", "$facts$"),
+    ("public.treemap_column_differences()", COLUMNS),
+    ("public.treemap_require_columns()", "$require$"),
 ];
+
+/// The quotes of the list of columns, which also runs where nothing is migrated yet.
+const COLUMNS: &str = "$columns$";
 
 /// Building an index on the source table and filling the view take seconds; waiting for another migration as long.
 const MIGRATED_WITHIN: Duration = Duration::from_secs(300);
@@ -79,7 +85,9 @@ pub async fn differences(session: &Session) -> Result<Vec<String>, DbError> {
             // It would quote the names of types, too, which are compared.
             session.client().batch_execute("SET LOCAL quote_all_identifiers = off").await?;
             let rows = session.client().query_typed(STATEMENT, &parameters).await?;
-            rows.iter().map(|row| row.try_get(0)).collect()
+            let columns = session.client().query_typed(quoted(COLUMNS), &[]).await?;
+            let found = rows.iter().map(|row| row.try_get(0));
+            found.chain(columns.iter().map(|row| row.try_get("difference"))).collect()
         })
         .await
 }

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use crate::{
     config::Clock,
     migrate,
-    postgres::{Session, error::DbError},
+    postgres::{
+        Session,
+        error::{DbError, Kind},
+    },
     proto::treemap::v1::Treemap,
     treemap::freshness::{Freshness, Tolerance, age},
     view::contents::{Refresh, View},
@@ -36,34 +39,49 @@ pub struct Status {
     pub next_tick: Option<Timestamp>,
     /// How many trading days the newest report is behind today.
     pub lag: Option<usize>,
-    /// Changes of a source table are not counted by Postgres: only a new day is noticed before the next tick.
-    pub uncounted: bool,
+    /// Whether Postgres counts the changes of the source tables: else only a new day is noticed before the next tick. `None` where the
+    /// source was not looked at.
+    pub counted: Option<bool>,
     /// Problems that ops should fix, one sentence each; empty when all is well.
     pub problems: Vec<String>,
 }
 
 impl Status {
-    /// Reads everything.
+    /// Reads everything that can be read. What else cannot be is a problem.
     ///
     /// Fails: the database cannot be reached, or the role lacks a privilege.
     pub async fn read(session: &Session, tolerance: Tolerance, clock: &Clock) -> Result<Self, DbError> {
-        let view = View::read(session).await?;
-        let refreshes =
-            if let View::Missing | View::Foreign = view { Vec::new() } else { Refresh::newest(session).await? };
         let mut problems = migrate::differences(session).await?;
         if !problems.is_empty() {
             problems.push("mend the above with: treemap migrate".into());
         }
-        let mut uncounted = false;
+        let view = match View::read(session).await {
+            Err(error) if problems.is_empty() => return Err(error),
+            view => found(session, view, &mut problems).await?.unwrap_or(View::Foreign),
+        };
+        let mut refreshes = Vec::new();
+        if !matches!(view, View::Missing | View::Foreign) {
+            let newest = Refresh::newest(session).await;
+            refreshes = found(session, newest, &mut problems).await?.unwrap_or_default();
+        }
+        let mut counted = None;
         match &view {
             // The differences already include these.
             View::Missing | View::Foreign => {}
             View::Unpopulated => problems.push("the view was never filled; fill it with: treemap refresh".into()),
             View::Populated(contents) => {
                 problems.extend(staleness(contents.freshness, tolerance));
-                if let Some(source) = Source::read(session).await? {
-                    uncounted = source.uncounted;
-                    problems.extend(source.problems(contents.freshness.data_date));
+                let source = Source::read(session).await;
+                match found(session, source, &mut problems).await?.flatten() {
+                    Some(source) => {
+                        counted = Some(!source.uncounted);
+                        problems.extend(source.problems(contents.freshness.data_date));
+                    }
+                    None if contents.freshness.future_rows > 0 => problems.push(format!(
+                        "{} rows of shorts had a date in the future at the last refresh, and are left out of the view",
+                        contents.freshness.future_rows
+                    )),
+                    None => {}
                 }
             }
         }
@@ -72,7 +90,7 @@ impl Status {
         let lag =
             view.contents().and_then(|contents| contents.freshness.data_date).map(|date| trading_days(date, today));
         let next_tick = clock.schedule.as_ref().and_then(|schedule| schedule.next(now));
-        Ok(Self { view, refreshes, next_tick, lag, uncounted, problems })
+        Ok(Self { view, refreshes, next_tick, lag, counted, problems })
     }
 
     /// Compares with what a server serves, or with why it does not.
@@ -123,9 +141,27 @@ impl Status {
             "data_date": date(freshness.data_date),
             "data_lag_trading_days": self.lag,
             "next_tick": text(self.next_tick),
-            "source_changes_counted": !self.uncounted,
+            "source_changes_counted": self.counted,
             "refreshes": refreshes.collect::<Vec<_>>(),
         })
+    }
+}
+
+/// What a look found. `None` where it failed, with its reason as a problem: the others still have their turn.
+async fn found<T>(
+    session: &Session,
+    look: Result<T, DbError>,
+    problems: &mut Vec<String>,
+) -> Result<Option<T>, DbError> {
+    match look {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == Kind::Unreachable || session.client().batch_execute("ROLLBACK").await.is_err() => {
+            Err(error)
+        }
+        Err(error) => {
+            problems.push(error.to_string());
+            Ok(None)
+        }
     }
 }
 
@@ -136,6 +172,10 @@ struct Source {
     /// How many stocks that day has, and how many a day has usually.
     stocks: Option<i64>,
     usual_stocks: Option<i64>,
+    /// The newest day in the view.
+    newest_figures: Option<Date>,
+    /// Rows of the last 30 days with a time of day in their date.
+    timed_rows: i64,
     /// Rows with a date in the future: how many, the first date and the last, as Postgres writes them.
     future: Option<(i64, String, String)>,
     /// The last refresh has seen all changes that are counted.
@@ -145,17 +185,17 @@ struct Source {
 }
 
 impl Source {
-    /// `None` where the role may not look, or an earlier version's functions are there.
+    /// `None` where the role may not look, or an earlier version has no such function.
     async fn read(session: &Session) -> Result<Option<Self>, DbError> {
-        const MAY: &str = "SELECT coalesce(has_table_privilege(to_regclass('public.shorts'), 'SELECT') \
-            AND has_function_privilege(to_regprocedure('public.treemap_source_state()'), 'EXECUTE') \
-            AND to_regprocedure('public.treemap_build_view()') IS NOT NULL, false)";
+        const MAY: &str = "SELECT coalesce(\
+            has_function_privilege(to_regprocedure('public.treemap_source_facts()'), 'EXECUTE'), false)";
+        const FACTS: &str = "SELECT * FROM public.treemap_source_facts()";
         session
             .read("look at the source tables", SOURCE_READ_WITHIN, async {
                 if !session.client().query_typed_one(MAY, &[]).await?.try_get::<_, bool>(0)? {
                     return Ok(None);
                 }
-                let row = session.client().query_typed_one(include_str!("status/source.sql"), &[]).await?;
+                let row = session.client().query_typed_one(FACTS, &[]).await?;
                 let future: i64 = row.try_get("future_rows")?;
                 let future = match (future, row.try_get("future_first")?, row.try_get("future_last")?) {
                     (1.., Some(first), Some(last)) => Some((future, first, last)),
@@ -165,6 +205,8 @@ impl Source {
                     newest: row.try_get("newest")?,
                     stocks: row.try_get("newest_stocks")?,
                     usual_stocks: row.try_get("usual_stocks")?,
+                    newest_figures: row.try_get("newest_figures")?,
+                    timed_rows: row.try_get("timed_rows")?,
                     future,
                     seen: row.try_get("seen")?,
                     uncounted: row.try_get("uncounted")?,
@@ -186,6 +228,21 @@ impl Source {
         {
             problems.push(format!(
                 "the newest day, {newest}, has {stocks} stocks, where a day has {usual} usually: was its report cut off? Load it again"
+            ));
+        }
+        if let (Some(figures), Some(served)) = (self.newest_figures, served)
+            && figures < served
+        {
+            problems.push(format!(
+                "no stock has a position on {served}, the newest day, and all figures are of {figures} or before: \
+                 are its percents empty or unreadable? Load it again"
+            ));
+        }
+        if self.timed_rows > 0 {
+            problems.push(format!(
+                "{} rows of shorts in the last 30 days have a time of day in \"DATE\", and are doubled when their day is loaded again; \
+                 set it to midnight",
+                self.timed_rows
             ));
         }
         if self.seen && self.newest > served {

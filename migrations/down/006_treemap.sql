@@ -11,6 +11,9 @@ BEGIN
     DROP FUNCTION IF EXISTS public.treemap_percent(text);
     DROP FUNCTION IF EXISTS public.treemap_percent(double precision);
     DROP FUNCTION IF EXISTS public.treemap_source_state();
+    DROP FUNCTION IF EXISTS public.treemap_source_facts();
+    DROP FUNCTION IF EXISTS public.treemap_require_columns();
+    DROP FUNCTION IF EXISTS public.treemap_column_differences();
     DROP TABLE IF EXISTS public.treemap_refreshes;
     DROP FUNCTION IF EXISTS public.treemap_place();
 END

@@ -66,16 +66,20 @@ fn print(status: &State, clock: &Clock) {
         |tick| format!("{}, in {}", tick.to_zoned(clock.zone.clone()), words(-age(tick))),
     );
     rows.push(vec!["next tick".into(), next]);
-    let changes = if status.uncounted {
-        "not counted by Postgres (a foreign table, or Citus): only a new day is noticed before the next tick"
-    } else {
-        "counted by Postgres"
+    let changes = match status.counted {
+        Some(true) => "counted by Postgres",
+        Some(false) => {
+            "not counted by Postgres (a foreign table, Citus, a function below a view, or track_counts = off): \
+             only a new day is noticed before the next tick"
+        }
+        None => "not looked at, nor the reports: this role may not call treemap_source_facts(), or that failed",
     };
     rows.push(vec!["source changes".into(), changes.into()]);
     table::print(&rows);
     print_log(&status.refreshes);
     if status.problems.is_empty() {
-        out_line!("\nall is well");
+        let all = if status.counted.is_some() { "all" } else { "what was looked at" };
+        out_line!("\n{all} is well");
     } else {
         out_line!("\nto be mended:");
         for problem in &status.problems {

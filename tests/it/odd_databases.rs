@@ -51,6 +51,7 @@ fn usual_rows() -> String {
 /// An empty database with `shorts` of another kind: the types of "DATE" and of the percent, and what follows the columns.
 fn with_shorts(date: &str, percent: &str, kind: &str) -> Database {
     let database = Database::empty();
+    database.psql("CREATE DOMAIN percentage AS numeric(12, 4) CHECK (VALUE >= 0); CREATE DOMAIN single AS real");
     database.psql(&format!(
         r#"CREATE TABLE shorts ("DATE" {date}, "PRODUCT" text, "PRODUCT_CODE" text, "REPORTED_SHORT_POSITIONS" double precision,
             "TOTAL_PRODUCT_IN_ISSUE" double precision, {PERCENT} {percent}) {kind}"#
@@ -129,6 +130,33 @@ fn a_table_that_is_put_in_place_by_a_rename_is_read_by_the_next_refresh() {
 }
 
 #[test]
+fn a_view_that_is_rebuilt_after_a_swap_is_open_to_those_who_could_read_it_and_to_nobody_else() {
+    let database = Database::with_sample();
+    database.psql(
+        "DO $$ BEGIN CREATE ROLE anon; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+         CREATE ROLE granter_of_rebuilt; CREATE ROLE late_reader_of_rebuilt;
+         GRANT SELECT ON mv_treemap_data TO granter_of_rebuilt WITH GRANT OPTION; GRANT UPDATE ON mv_treemap_data TO granter_of_rebuilt;
+         ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, late_reader_of_rebuilt, PUBLIC;
+         CREATE TABLE shorts_new (LIKE shorts INCLUDING ALL); INSERT INTO shorts_new TABLE shorts;
+         BEGIN; ALTER TABLE shorts RENAME TO shorts_old; ALTER TABLE shorts_new RENAME TO shorts; COMMIT",
+    );
+    treemap(&database, &["refresh"]).succeeds();
+    let granted = "SELECT string_agg(concat_ws(' ', coalesce(rolname, 'PUBLIC'), privilege_type, is_grantable), ', ' ORDER BY privilege_type)
+        FROM pg_class c, aclexplode(relacl) AS granted LEFT JOIN pg_roles r ON r.oid = grantee
+        WHERE c.oid = 'mv_treemap_data'::regclass AND grantee <> relowner";
+    assert_eq!(database.psql(granted), "granter_of_rebuilt SELECT t, granter_of_rebuilt UPDATE f");
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    // As a version before 006 left it.
+    database.psql("GRANT SELECT ON mv_treemap_data TO anon");
+    treemap(&database, &["migrate", "--check"]).exits(1).prints(&["role anon may read mv_treemap_data"]);
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    for role in ["granter_of_rebuilt", "late_reader_of_rebuilt"] {
+        database.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    }
+}
+
+#[test]
 fn a_swap_that_a_dependent_view_prevents_fails_and_keeps_the_old_rows() {
     let database = Database::with_sample();
     database.psql("CREATE VIEW report AS SELECT * FROM mv_treemap_data; ALTER TABLE shorts RENAME TO gone; CREATE TABLE shorts (LIKE gone)");
@@ -179,8 +207,13 @@ fn five_hundred_partitions_are_looked_at_in_milliseconds() {
     let usual = usual_rows();
     treemap(&database, &["refresh"]).succeeds();
     assert_eq!(rows_of(&database), usual);
-    let took = database
-        .psql("SELECT extract(epoch FROM clock_timestamp() - now()) < 0.5 FROM treemap_source_state() OFFSET 0");
+    // The second look of a session, as a server has it: the first reads the catalog of all partitions.
+    let took = database.psql(
+        "SELECT extract(epoch FROM clock_timestamp() - began) < 0.5
+         FROM (SELECT clock_timestamp() AS began FROM treemap_source_state() OFFSET 0) AS first,
+            LATERAL (SELECT state FROM treemap_source_state() AS state WHERE began IS NOT NULL OFFSET 0) AS second
+         WHERE second.state <> ''",
+    );
     assert_eq!(took, "t");
 }
 
@@ -208,6 +241,59 @@ async fn where_changes_are_not_counted_a_new_day_is_noticed_and_status_and_the_l
     eventually("a refresh", async || (database.psql(newest) != "0").then_some(())).await;
 }
 
+#[tokio::test]
+async fn a_look_at_the_source_does_not_wait_for_a_pipeline_that_locks_it() {
+    let database = Database::with_sample();
+    database.refresh();
+    let before = state(&database);
+    let pipeline = database.connect().await;
+    pipeline.batch_execute("BEGIN; LOCK TABLE shorts").await.unwrap();
+    assert_eq!(database.psql("SET statement_timeout = '5s'; SELECT treemap_source_state()"), before);
+    treemap(&database, &STATUS).exits(1).prints(&["lock timeout", "rows            360"]);
+    pipeline.batch_execute("COMMIT").await.unwrap();
+    treemap(&database, &STATUS).succeeds();
+}
+
+#[test]
+fn a_function_or_a_distributed_table_below_a_view_and_counters_that_are_off_count_as_uncounted() {
+    let database = Database::with_sample();
+    let counted = ["source changes  counted by Postgres"];
+    treemap(&database, &STATUS).succeeds().prints(&counted);
+    // A function that can only compute is no source.
+    database.psql(
+        "ALTER TABLE shorts RENAME TO far;
+         CREATE FUNCTION code(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT upper($1)';
+         CREATE VIEW shorts AS SELECT far.*, code(\"PRODUCT_CODE\") AS code FROM far",
+    );
+    treemap(&database, &["refresh"]).succeeds();
+    treemap(&database, &STATUS).succeeds().prints(&counted);
+    let uncounted = ["not counted by Postgres"];
+    // The catalog of Citus, as far as it is read.
+    database.psql(
+        "SET allow_system_table_mods = on; CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+         INSERT INTO pg_catalog.pg_dist_partition VALUES ('far')",
+    );
+    treemap(&database, &STATUS).prints(&uncounted);
+    database.psql("SET allow_system_table_mods = on; DROP TABLE pg_catalog.pg_dist_partition");
+    treemap(&database, &STATUS).succeeds().prints(&counted);
+    database.psql(
+        "CREATE FUNCTION rows_of_far() RETURNS SETOF far STABLE LANGUAGE sql AS 'SELECT * FROM public.far';
+         CREATE VIEW shorts_of_a_function AS SELECT * FROM rows_of_far();
+         BEGIN; ALTER VIEW shorts RENAME TO shorts_old; ALTER VIEW shorts_of_a_function RENAME TO shorts; COMMIT",
+    );
+    treemap(&database, &STATUS).prints(&uncounted);
+    let before = state(&database);
+    database.psql("INSERT INTO far SELECT '2023-12-30', 'A', 'AAA', 1, 1, 5");
+    assert_ne!(state(&database), before, "a new day is noticed");
+    database.psql(
+        "BEGIN; DROP VIEW shorts CASCADE; DROP VIEW shorts_old CASCADE; ALTER TABLE far RENAME TO shorts; COMMIT",
+    );
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &STATUS).prints(&counted);
+    database.psql(&format!("ALTER DATABASE {} SET track_counts = off", database.name));
+    treemap(&database, &STATUS).prints(&uncounted);
+}
+
 #[test]
 fn other_types_give_the_same_rows_or_are_refused() {
     let usual = usual_rows();
@@ -216,6 +302,8 @@ fn other_types_give_the_same_rows_or_are_refused() {
         ("timestamp", "numeric"),
         ("timestamp(0)", "numeric(12, 4)"),
         ("timestamp", "real"),
+        ("timestamp", "percentage"),
+        ("timestamp", "char(12)"),
         ("timestamp", "text"),
         ("date", "varchar(40)"),
     ] {
@@ -253,12 +341,111 @@ fn other_types_give_the_same_rows_or_are_refused() {
 }
 
 #[test]
+fn check_and_migrate_refuse_the_same_types() {
+    let refused = |make: &str, words: &str| {
+        let database = Database::empty();
+        database.psql(make);
+        treemap(&database, &["migrate", "--check"]).exits(1).prints(&[words]);
+        treemap(&database, &["migrate"]).exits(1).prints(&[words, "put a view in place of the table"]);
+        assert_eq!(database.psql("SELECT to_regclass('mv_treemap_data') IS NULL"), "t");
+    };
+    let shorts = |code: &str, percent: &str| {
+        format!(
+            r#"CREATE TABLE shorts ("DATE" timestamp, "PRODUCT" text, "PRODUCT_CODE" {code}, "REPORTED_SHORT_POSITIONS" double precision,
+            "TOTAL_PRODUCT_IN_ISSUE" double precision, {PERCENT} {percent})"#
+        )
+    };
+    // Compared with text, its index is of no use.
+    refused(&shorts("char(6)", "numeric"), "column \"PRODUCT_CODE\" of public.shorts is character(6); expected text");
+    refused(&shorts("text", "money"), "of public.shorts is money; expected a number, or text");
+    refused(
+        r#"CREATE TABLE "company-metadata" (stock_code text, company_name text, industry integer)"#,
+        "column \"industry\" of public.\"company-metadata\" is integer; expected text",
+    );
+    let database = Database::empty();
+    database.psql(
+        r#"CREATE TYPE branch AS ENUM ('Banks');
+        CREATE TABLE "company-metadata" (stock_code char(6), company_name varchar(40), industry branch)"#,
+    );
+    treemap(&database, &["migrate"]).succeeds();
+    treemap(&database, &["migrate", "--check"]).succeeds();
+    database.add_companies(&[("AAA", "'Banks'")]);
+    database.add_shorts(&[("2023-12-29", "AAA", "1.5")]);
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(database.psql("SELECT DISTINCT industry, product_code FROM mv_treemap_data"), "Banks|AAA");
+}
+
+#[test]
+fn percents_of_single_precision_are_served_as_they_were_written() {
+    for percent in ["real", "single"] {
+        let database = with_shorts("timestamp", percent, "");
+        treemap(&database, &["migrate"]).succeeds();
+        database.psql(&format!("ALTER DATABASE {} SET extra_float_digits = 0", database.name));
+        database.add_companies(&[("AAA", "'Banks'")]);
+        database.add_shorts(&[("2023-12-28", "AAA", "0.54"), ("2023-12-29", "AAA", "1.234567")]);
+        treemap(&database, &["refresh"]).succeeds();
+        let row = "SET extra_float_digits = 1; SELECT DISTINCT earliest_short_position, current_short_position FROM mv_treemap_data";
+        assert_eq!(database.psql(row), "0.54|1.234567");
+    }
+}
+
+#[test]
+fn status_reports_what_else_differs_where_a_table_of_other_types_was_swapped_in() {
+    let database = Database::with_sample();
+    database.psql(
+        r#"CREATE TABLE swapped AS SELECT "DATE"::text, "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS", "TOTAL_PRODUCT_IN_ISSUE",
+            "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS" FROM shorts;
+        BEGIN; ALTER TABLE shorts RENAME TO shorts_old; ALTER TABLE swapped RENAME TO shorts; COMMIT"#,
+    );
+    let found = ["column \"DATE\" of public.shorts is text; expected timestamp or date"];
+    treemap(&database, &["refresh"]).exits(1).prints(&found).prints(&["ALTER TABLE public.shorts"]);
+    treemap(&database, &["migrate"]).exits(1).prints(&found);
+    treemap(&database, &STATUS).exits(1).prints(&found).prints(&[
+        "reads another table than public.shorts",
+        "rows            360",
+        "not looked at",
+    ]);
+    assert_eq!(database.count("mv_treemap_data"), 360);
+}
+
+#[test]
+fn status_reports_a_newest_day_without_figures_and_rows_with_a_time_of_day() {
+    let database = Database::with_sample();
+    let codes = "SELECT DISTINCT product_code FROM mv_treemap_data";
+    database
+        .psql(&format!("INSERT INTO shorts SELECT '2023-12-30', 'X', product_code, 1, 1, NULL FROM ({codes}) AS c"));
+    let warned = database.psql_command().args(["-c", "SELECT refresh_treemap_data()"]).output().unwrap();
+    let warned = String::from_utf8_lossy(&warned.stderr).into_owned();
+    assert!(warned.contains("the newest figures are of 2023-12-29"), "{warned}");
+    treemap(&database, &STATUS).exits(1).prints(&[
+        "no stock has a position on 2023-12-30, the newest day, and all figures are of 2023-12-29 or before",
+    ]);
+    database.psql("DELETE FROM shorts WHERE \"DATE\" = '2023-12-30'");
+    database.refresh();
+    treemap(&database, &STATUS).succeeds();
+    database.psql("UPDATE shorts SET \"DATE\" = '2023-12-29 10:00' WHERE \"DATE\" = '2023-12-29'");
+    database.refresh();
+    treemap(&database, &STATUS).exits(1).prints(&["rows of shorts in the last 30 days have a time of day"]);
+}
+
+#[test]
 fn a_refresh_that_would_empty_the_view_fails_unless_the_source_is_empty() {
     let database = Database::with_sample();
     database.psql(r#"UPDATE "company-metadata" SET industry = ' '"#);
-    treemap(&database, &["refresh"]).exits(1).prints(&["would leave none of 360 rows", "company-metadata"]);
+    let emptied = ["would leave none of 360 rows", "company-metadata"];
+    treemap(&database, &["refresh"]).exits(1).prints(&emptied);
+    database.psql("TRUNCATE \"company-metadata\"");
+    treemap(&database, &["refresh"]).exits(1).prints(&emptied);
+    // The same when the view is built anew.
+    database.psql(
+        "CREATE TABLE swapped AS TABLE shorts; ALTER TABLE shorts RENAME TO kept; ALTER TABLE swapped RENAME TO shorts",
+    );
+    treemap(&database, &["refresh"]).exits(1).prints(&emptied);
+    database.psql("COMMENT ON MATERIALIZED VIEW mv_treemap_data IS 'another definition'");
+    treemap(&database, &["migrate"]).exits(1).prints(&emptied);
     assert_eq!(database.count("mv_treemap_data"), 360);
     database.psql("TRUNCATE shorts");
+    treemap(&database, &["migrate"]).succeeds();
     treemap(&database, &["refresh"]).succeeds().prints(&["refreshed 0 rows"]);
 }
 
@@ -325,6 +512,94 @@ fn rows_of_the_log_from_another_database_neither_collide_nor_count() {
          SELECT id, 'publisher', tick, started_at, finished_at, row_count, who FROM treemap_refreshes WHERE place = treemap_place()",
     );
     assert_eq!(call("'2026-01-02 03:00Z'"), "already done");
+    // A physical copy of the publisher has its place. Its rows of a tick that was done here must not stop the subscription.
+    database.psql(
+        "INSERT INTO treemap_refreshes (id, place, tick, started_at, finished_at, row_count, who)
+         SELECT id + 1, place, tick, started_at, finished_at, row_count, who FROM treemap_refreshes WHERE place = treemap_place()",
+    );
+    treemap(&database, &["migrate", "--check"]).succeeds();
+}
+
+#[test]
+fn a_log_of_another_shape_is_reported_and_mended() {
+    let file = |name: &str| format!("{}/migrations/{name}.sql", env!("CARGO_MANIFEST_DIR"));
+    let swap = "DROP TABLE treemap_refreshes; ALTER TABLE copy RENAME TO treemap_refreshes";
+    let copy = format!("CREATE TABLE copy AS TABLE treemap_refreshes; {swap}");
+    let twice =
+        format!("CREATE TABLE copy AS TABLE treemap_refreshes; INSERT INTO copy TABLE treemap_refreshes; {swap}");
+    let unique = format!(
+        "CREATE TABLE copy (LIKE treemap_refreshes INCLUDING ALL); {swap}; CREATE UNIQUE INDEX ON treemap_refreshes (tick)"
+    );
+    for (change, found) in [
+        // That of 004, put back from a dump.
+        ("", ["column \"place\" of public.treemap_refreshes is missing", "has no unique index on (place, id)"]),
+        (
+            copy.as_str(),
+            ["column \"id\" of public.treemap_refreshes is not NOT NULL", "has no unique index on (place, id)"],
+        ),
+        (
+            twice.as_str(),
+            ["column \"who\" of public.treemap_refreshes is not NOT NULL", "has no unique index on (place, id)"],
+        ),
+        (unique.as_str(), ["treemap_refreshes_tick_idx of public.treemap_refreshes is unique", "may collide"]),
+        (
+            "ALTER TABLE treemap_refreshes ALTER place DROP DEFAULT, ALTER id DROP DEFAULT",
+            [
+                "column \"place\" of public.treemap_refreshes is without",
+                "column \"id\" of public.treemap_refreshes is without",
+            ],
+        ),
+    ] {
+        let database = Database::empty();
+        if change.is_empty() {
+            for name in ["001_source_tables", "004_treemap_materialized_view", "005_refresh_isolation_and_log"] {
+                output(database.psql_command().args(["-1", "-f", &file(name)]));
+            }
+            seed(&database);
+            database
+                .psql("SELECT refresh_treemap_data('2026-01-02 03:00Z'); ALTER TABLE treemap_refreshes RENAME TO copy");
+            output(database.psql_command().args(["-1", "-f", &file("006_treemap")]));
+            database.psql(swap);
+        } else {
+            treemap(&database, &["migrate"]).succeeds();
+            seed(&database);
+            database.refresh();
+            database.psql(change);
+        }
+        treemap(&database, &["migrate", "--check"]).exits(1).prints(&found);
+        treemap(&database, &STATUS).exits(1).prints(&found);
+        treemap(&database, &["migrate"]).succeeds();
+        treemap(&database, &["migrate", "--check"]).succeeds();
+        let call = |arguments: &str| database.psql(&format!("SELECT outcome FROM refresh_treemap_data({arguments})"));
+        if change.is_empty() {
+            assert_eq!(call("'2026-01-02 03:00Z'"), "already done");
+        }
+        assert_eq!(call("'2026-01-03 03:00Z'"), "refreshed");
+        assert_eq!(call("'2026-01-03 03:00Z'"), "already done", "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_counters_a_crash_has_lost_is_noticed_by_the_next_look() {
+    let own = OwnCluster::start(&[]);
+    let database = Database::with_sample_in(&own);
+    let crash = || {
+        own.kill();
+        own.start_again();
+    };
+    // The refresh sees counters that began at 0, and so does the look after the change.
+    crash();
+    database.refresh();
+    database.add_companies(&[("NEW", "'Banks'")]);
+    // Of a day that is there: the newest day does not move.
+    database.add_shorts(&[("2023-12-29", "NEW", "1")]);
+    crash();
+    let arguments = ["--refresh-schedule", "off", "--source-interval", "200ms", "--source-quiet", "100ms"];
+    let _server = Server::refreshing(&database.url(), &arguments).await;
+    eventually("the change is served", async || {
+        (database.psql("SELECT count(*) FROM mv_treemap_data WHERE product_code = 'NEW'") != "0").then_some(())
+    })
+    .await;
 }
 
 #[test]
@@ -408,7 +683,7 @@ fn settings_of_the_database_change_nothing() {
 }
 
 #[test]
-fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration() {
+fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration_and_is_named_where_it_stops_a_refresh() {
     let database = Database::empty();
     database.psql(
         "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no % here', tg_tag; END $$;
@@ -417,6 +692,9 @@ fn an_event_trigger_that_forbids_drops_does_not_stop_a_first_migration() {
     treemap(&database, &["migrate"]).succeeds();
     seed(&database);
     treemap(&database, &["refresh"]).succeeds();
+    // REFRESH CONCURRENTLY drops temporary tables.
+    database.psql("CREATE EVENT TRIGGER no_tables_dropped ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION forbid()");
+    treemap(&database, &["refresh"]).exits(1).prints(&["no DROP TABLE here", "event triggers", "no_tables_dropped"]);
 }
 
 #[test]
