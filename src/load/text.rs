@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use csv::StringRecord;
-use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+use encoding_rs::{Encoding, KOI8_U, UTF_8, WINDOWS_1252};
 
 /// Decodes a file to lines that end with LF. A byte order mark gives the encoding: UTF-16 or UTF-8. Without one, the
 /// file is UTF-8 if its bytes are valid UTF-8, and otherwise Windows-1252, which Excel writes.
@@ -78,38 +78,56 @@ fn without_commas(text: &str, delimiter: u8) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The characters that the database can hold.
+/// The characters that the database can hold, or fewer: one that it cannot hold fails a whole batch of days.
 #[derive(Debug, Clone, Copy)]
 pub enum Characters {
-    /// All of them, or Postgres alone knows.
+    /// All of them.
     All,
-    /// ISO 8859-1.
-    Latin1,
-    /// Those of another encoding with a name.
-    Of(&'static Encoding),
+    /// ASCII, and what the encoding writes as one byte, from this one on.
+    Of(&'static Encoding, u8),
+    /// ASCII. So it is taken of encodings with more than one byte per character: the tables of Postgres are its own.
+    Ascii,
 }
+
+/// The parts of ISO 8859 that Postgres calls LATIN1, LATIN2 and so on.
+const LATIN: [u8; 10] = [1, 2, 3, 4, 9, 10, 13, 14, 15, 16];
 
 impl Characters {
     /// Of a `server_encoding`.
     pub fn of(server_encoding: &str) -> Self {
-        let name = match server_encoding {
-            "UTF8" | "SQL_ASCII" => return Self::All,
-            "LATIN1" => return Self::Latin1,
-            "LATIN9" => "iso-8859-15".into(),
-            name => match (name.strip_prefix("WIN"), name.strip_prefix("LATIN")) {
-                (Some(number), _) => format!("windows-{number}"),
-                (_, Some(number)) => format!("latin{number}"),
-                _ => name.replace('_', "-"),
+        let latin = LATIN.iter().zip(1..).find(|(_, number)| server_encoding == format!("LATIN{number}"));
+        let label = match (server_encoding, latin) {
+            ("UTF8" | "SQL_ASCII", _) => return Self::All,
+            ("WIN866", _) => "ibm866".into(),
+            ("KOI8R", _) => "koi8-r".into(),
+            ("KOI8U", _) => "koi8-u".into(),
+            (_, Some((part, _))) => format!("iso-8859-{part}"),
+            (name, None) => match name.strip_prefix("WIN") {
+                Some(number) => format!("windows-{number}"),
+                None => name.replace('_', "-"),
             },
         };
-        Encoding::for_label(name.as_bytes()).map_or(Self::All, Self::Of)
+        // The web reads some parts of ISO 8859 as Windows does, whose bytes from 0x80 to 0x9f are control characters there.
+        let lowest = if label.starts_with("iso") || label.starts_with("ISO") { 0xa0 } else { 0x80 };
+        Encoding::for_label(label.as_bytes())
+            .filter(|encoding| encoding.is_single_byte())
+            .map_or(Self::Ascii, |encoding| Self::Of(encoding, lowest))
     }
 
     fn hold(self, character: char) -> bool {
         match self {
+            _ if character.is_ascii() => true,
             Self::All => true,
-            Self::Latin1 => u32::from(character) < 0x100,
-            Self::Of(encoding) => !encoding.encode(character.encode_utf8(&mut [0; 4])).2,
+            Self::Ascii => false,
+            Self::Of(encoding, lowest) => {
+                // What the encodings of the web have and those of Postgres do not.
+                let is_only_there = character.is_control()
+                    || character == '\u{5ba}'
+                    || (encoding == KOI8_U && matches!(character, '\u{40e}' | '\u{45e}'));
+                let mut bytes = [0; 4];
+                let (written, _, unmappable) = encoding.encode(character.encode_utf8(&mut bytes));
+                !is_only_there && !unmappable && written.iter().all(|byte| *byte >= lowest)
+            }
         }
     }
 
@@ -124,7 +142,7 @@ impl Characters {
         for character in text.chars() {
             match character {
                 _ if self.hold(character) => fitting.push(character),
-                '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201c}' | '\u{201d}' | '\u{201e}' => fitting.push('\''),
+                '\u{b4}' | '\u{2bc}' | '\u{2018}'..='\u{201f}' | '\u{2032}' | '\u{2033}' => fitting.push('\''),
                 '\u{2010}'..='\u{2015}' | '\u{2212}' => fitting.push('-'),
                 '\u{2026}' => fitting.push_str("..."),
                 '\u{a0}' | '\u{2000}'..='\u{200a}' | '\u{202f}' => fitting.push(' '),
@@ -185,6 +203,57 @@ mod tests {
         assert!(latin1.fit("\u{4e2d}").unwrap_err().contains("U+4E2D"));
         assert_eq!(Characters::of("WIN1252").fit("O\u{2019}Brien").unwrap(), "O\u{2019}Brien");
         assert_eq!(Characters::of("UTF8").fit("\u{4e2d}").unwrap(), "\u{4e2d}");
-        assert!(Characters::of("EUC_JP").fit("\u{4e2d}").is_ok());
+        assert!(Characters::of("SQL_ASCII").fit("\u{4e2d}").is_ok());
+    }
+
+    #[test]
+    fn every_encoding_of_a_database_takes_an_apostrophe_and_what_it_has_itself_and_no_more() {
+        // A character that it has, and one that it lacks though the web's encoding of that name has it.
+        for (name, own, other) in [
+            ("LATIN1", '\u{e9}', '\u{20ac}'),
+            ("LATIN2", '\u{159}', '\u{e8}'),
+            ("LATIN3", '\u{127}', '\u{159}'),
+            ("LATIN4", '\u{137}', '\u{e8}'),
+            ("LATIN5", '\u{11f}', '\u{160}'),
+            ("LATIN6", '\u{137}', '\u{e8}'),
+            ("LATIN7", '\u{17e}', '\u{e8}'),
+            ("LATIN8", '\u{175}', '\u{159}'),
+            ("LATIN9", '\u{20ac}', '\u{a4}'),
+            ("LATIN10", '\u{219}', '\u{159}'),
+            ("ISO_8859_5", '\u{416}', '\u{e9}'),
+            ("ISO_8859_6", '\u{634}', '\u{e9}'),
+            ("ISO_8859_7", '\u{3c9}', '\u{e9}'),
+            ("ISO_8859_8", '\u{5d0}', '\u{e9}'),
+            ("WIN1250", '\u{159}', '\u{e8}'),
+            ("WIN1251", '\u{416}', '\u{e9}'),
+            ("WIN1252", '\u{160}', '\u{81}'),
+            ("WIN1253", '\u{3c9}', '\u{e9}'),
+            ("WIN1254", '\u{11f}', '\u{159}'),
+            ("WIN1255", '\u{5d0}', '\u{5ba}'),
+            ("WIN1256", '\u{634}', '\u{159}'),
+            ("WIN1257", '\u{17e}', '\u{e8}'),
+            ("WIN1258", '\u{1b0}', '\u{159}'),
+            ("WIN866", '\u{416}', '\u{e9}'),
+            ("WIN874", '\u{e01}', '\u{e9}'),
+            ("KOI8R", '\u{416}', '\u{491}'),
+            ("KOI8U", '\u{491}', '\u{45e}'),
+            ("EUC_CN", 'A', '\u{b7}'),
+            ("EUC_JIS_2004", 'A', '\u{4e2d}'),
+            ("EUC_JP", 'A', '\u{4e2d}'),
+            ("EUC_KR", 'A', '\u{4e2d}'),
+            ("EUC_TW", 'A', '\u{4e2d}'),
+            ("MULE_INTERNAL", 'A', '\u{e9}'),
+            ("one that is not known", 'A', '\u{e9}'),
+        ] {
+            let characters = Characters::of(name);
+            assert_eq!(characters.fit(&own.to_string()).as_deref(), Ok(&*own.to_string()), "{name}");
+            let written = if other == '\u{20ac}' { Some("EUR") } else { None };
+            assert_eq!(characters.fit(&other.to_string()).ok().as_deref(), written, "{name}");
+            let apostrophe = characters.fit("O\u{2019}Brien").unwrap();
+            assert!(apostrophe == "O'Brien" || characters.hold('\u{2019}'), "{name}");
+        }
+        // Byte 0x92 of Windows is none of ISO 8859, where the web has one for both.
+        assert_eq!(Characters::of("LATIN5").fit("O\u{2019}Brien").unwrap(), "O'Brien");
+        assert_eq!(Characters::of("WIN1254").fit("O\u{2019}Brien").unwrap(), "O\u{2019}Brien");
     }
 }

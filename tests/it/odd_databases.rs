@@ -588,3 +588,21 @@ fn a_percent_that_is_text_is_a_number_or_no_position_under_every_collation() {
     treemap(&database, &["refresh"]).succeeds();
     assert_eq!(rows_of(&database), usual_rows());
 }
+
+#[test]
+fn an_apostrophe_of_a_word_processor_is_loaded_into_a_database_of_any_encoding() {
+    let own = OwnCluster::start(&[]);
+    let reports = Reports::new();
+    reports.report("20231229", 1, &["O\u{2019}BRIEN \u{2014} LTD,AAA,1,1000,2.5"]);
+    for encoding in ["LATIN5", "LATIN7", "LATIN10", "KOI8R", "KOI8U", "WIN866", "WIN1255", "EUC_CN", "EUC_JP", "EUC_TW"]
+    {
+        let name = encoding.to_lowercase();
+        own.psql("postgres", &format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        for arguments in [&["migrate"][..], &["load", "shorts", &reports.path()]] {
+            let mut command = crate::support::treemap::command(arguments);
+            crate::support::treemap::run(command.env("DATABASE_URL", own.url(&name))).succeeds();
+        }
+        let found = own.psql(&name, "SELECT count(*) FROM shorts WHERE \"PRODUCT\" ~ '^O.BRIEN . LTD$'");
+        assert_eq!(found.trim(), "1", "{encoding}");
+    }
+}
