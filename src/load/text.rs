@@ -1,7 +1,7 @@
 //! Decodes the bytes of a published file to text. Until 2022-06-02 ASIC published UTF-16, with some ASCII files; since
 //! then it publishes ASCII. The encoding is detected from the bytes, never from the date.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io::Read};
 
 use csv::StringRecord;
 use encoding_rs::{Encoding, KOI8_U, UTF_8, WINDOWS_1252};
@@ -31,6 +31,40 @@ pub fn delimiter(header: &str) -> u8 {
     *b"\t;".iter().find(|delimiter| header.as_bytes().contains(delimiter)).unwrap_or(&b',')
 }
 
+/// A line of its own behind a table. No text has it: [`decode`] refuses it.
+const END: &str = "\0";
+
+/// The bytes of a table, with a line behind it that [`is_end`] looks for.
+pub fn with_end(text: &str) -> impl Read {
+    text.as_bytes().chain(&b"\n\0"[..])
+}
+
+/// Whether this record is the line behind the table, and not a row of it.
+///
+/// Fails: a quote that is not closed where its field ends has made one field of several rows.
+pub fn is_end(record: &StringRecord, text: &str) -> Result<bool, String> {
+    if record.len() == 1 && &record[0] == END {
+        return Ok(true);
+    }
+    let has = |wanted: &[char]| record.iter().any(|field| field.contains(wanted));
+    if has(&['\0']) {
+        return Err(format!("line {} has a quote that is never closed", line(record, text)));
+    }
+    if has(&['\n', '\r']) {
+        return Err(format!("line {} has a field with a line break: a quote may be open", line(record, text)));
+    }
+    Ok(false)
+}
+
+/// The line where a record begins, as an editor counts. The reader's position is that of the empty lines before it.
+pub fn line(record: &StringRecord, text: &str) -> u64 {
+    record.position().map_or(0, |position| {
+        let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+        let empty = text.bytes().skip(start).take_while(|byte| *byte == b'\n').count();
+        position.line() + empty as u64
+    })
+}
+
 /// A row without any text, as spreadsheets leave below a table.
 pub fn is_blank(record: &StringRecord) -> bool {
     record.iter().all(|field| field.trim().is_empty())
@@ -47,35 +81,57 @@ pub fn is_note(record: &StringRecord, width: usize, text: &str) -> bool {
     alone && (record.len() >= width || before().any(is_empty))
 }
 
+/// What the numbers of a column count. It decides what a comma or a point in them may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Figures {
+    /// Shares: whole numbers, also of many millions.
+    Shares,
+    /// Percents: never so large that thousands are separated.
+    Percent,
+}
+
 /// A number in a form that Postgres reads. Empty for a blank or `-`, which mean that there is no value. `None` for any other text, for
-/// NaN and infinity, and for what has two meanings: `1,234` where semicolons stand between the columns.
-pub fn number(text: &str, delimiter: u8) -> Option<String> {
+/// NaN and infinity, and for what has two meanings: `1,234` where semicolons stand between the columns, or `1.234` where no commas do.
+pub fn number(text: &str, delimiter: u8, figures: Figures) -> Option<String> {
     if matches!(text, "" | "-") {
         return Some(String::new());
     }
+    if figures == Figures::Shares && delimiter != b',' && are_thousands(text.trim_start_matches(['+', '-']), '.') {
+        return None;
+    }
     // Digits and points pass unchanged: nearly all are of this kind.
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let written = if text.contains(',') { without_commas(text, delimiter)? } else { Cow::from(text) };
+    let written =
+        if text.contains(',') { Cow::from(without_commas(text, delimiter, figures)?) } else { Cow::from(text) };
     let value: f64 = written.parse().ok().filter(|value: &f64| value.is_finite())?;
     Some(if plain { text.to_owned() } else { value.to_string() })
 }
 
 /// `1,234.5` and `1,234,567` are thousands. In a file with semicolons a single comma is a decimal one, as `0,54` is, unless it could be both.
-fn without_commas(text: &str, delimiter: u8) -> Option<Cow<'_, str>> {
+fn without_commas(text: &str, delimiter: u8, figures: Figures) -> Option<String> {
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, fraction)| (whole, Some(fraction)));
-    let groups: Vec<&str> = whole.split(',').collect();
-    let digits = |group: &str| group.bytes().all(|byte| byte.is_ascii_digit());
-    let thousands = (1..=3).contains(&groups[0].len())
-        && groups.iter().all(|group| digits(group))
-        && groups[1..].iter().all(|group| group.len() == 3)
-        && fraction.is_none_or(digits);
+    let thousands = figures == Figures::Shares && are_thousands(whole, ',') && fraction.is_none_or(are_digits);
     let decimal =
-        delimiter == b';' && fraction.is_none() && groups.len() == 2 && groups.iter().all(|group| digits(group));
+        delimiter == b';' && text.split_once(',').is_some_and(|(whole, rest)| are_digits(whole) && are_digits(rest));
     match (thousands, decimal) {
-        (true, false) => Some(text.replace(',', "").into()),
-        (false, true) => Some(text.replace(',', ".").into()),
+        (true, false) => Some(text.replace(',', "")),
+        (false, true) => Some(text.replace(',', ".")),
         _ => None,
     }
+}
+
+/// Groups of three digits behind a first of one to three. The first does not begin with 0: that is how a fraction begins.
+fn are_thousands(text: &str, separator: char) -> bool {
+    text.split_once(separator).is_some_and(|(first, rest)| {
+        (1..=3).contains(&first.len())
+            && are_digits(first)
+            && !first.starts_with('0')
+            && rest.split(separator).all(|group| group.len() == 3 && are_digits(group))
+    })
+}
+
+fn are_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The characters that the database can hold, or fewer: one that it cannot hold fails a whole batch of days.
@@ -184,15 +240,35 @@ mod tests {
 
     #[test]
     fn a_number_with_one_meaning_is_read_and_one_with_two_is_not() {
-        let read = |text: &str, delimiter: u8| number(text, delimiter).unwrap_or_else(|| "none".into());
-        assert_eq!(read("1,234,567", b','), "1234567");
-        assert_eq!(read("1,234.5", b','), "1234.5");
-        assert_eq!(read("1,234", b','), "1234");
-        assert_eq!(read("0,54", b';'), "0.54");
-        assert_eq!(read("1,234,567", b';'), "1234567");
-        assert_eq!(read("1,234", b';'), "none", "a thousand, or one and a bit");
-        for odd in ["0,54", "1,23,456", ",", "1,2345", "1.2,3", "1,234.5.6"] {
-            assert_eq!(read(odd, b','), "none", "{odd}");
+        for (text, delimiter, shares, percent) in [
+            ("1234", ',', "1234", "1234"),
+            ("1,234,567", ',', "1234567", "none"),
+            ("1,234.5", ',', "1234.5", "none"),
+            ("1,234", ',', "1234", "none"),
+            ("1.234", ',', "1.234", "1.234"),
+            ("0,54", ';', "0.54", "0.54"),
+            ("0,054", ';', "0.054", "0.054"),
+            ("1,234,567", ';', "1234567", "none"),
+            // A thousand, or one and a bit; but no percent is a thousand.
+            ("1,234", ';', "none", "1.234"),
+            ("1.234", ';', "none", "1.234"),
+            ("1.234", '\t', "none", "1.234"),
+            ("-1.234", ';', "none", "-1.234"),
+            ("0.234", ';', "0.234", "0.234"),
+            ("1234.567", ';', "1234.567", "1234.567"),
+            ("1.234,5", ';', "none", "none"),
+            ("0,54", ',', "none", "none"),
+            ("0,054", ',', "none", "none"),
+            ("0,054,000", ',', "none", "none"),
+            ("0,54", '\t', "none", "none"),
+            ("1,23,456", ',', "none", "none"),
+            (",", ';', "none", "none"),
+            ("1,2345", ',', "none", "none"),
+            ("1.2,3", ',', "none", "none"),
+            ("1,234.5.6", ',', "none", "none"),
+        ] {
+            let read = |figures| number(text, delimiter as u8, figures).unwrap_or_else(|| "none".into());
+            assert_eq!((&*read(Figures::Shares), &*read(Figures::Percent)), (shares, percent), "{text} {delimiter:?}");
         }
     }
 
@@ -255,5 +331,24 @@ mod tests {
         // Byte 0x92 of Windows is none of ISO 8859, where the web has one for both.
         assert_eq!(Characters::of("LATIN5").fit("O\u{2019}Brien").unwrap(), "O'Brien");
         assert_eq!(Characters::of("WIN1254").fit("O\u{2019}Brien").unwrap(), "O\u{2019}Brien");
+    }
+
+    #[test]
+    fn an_open_quote_is_found_where_it_opens() {
+        let first = |text: &str| {
+            let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(with_end(text));
+            for record in reader.records() {
+                if is_end(&record.unwrap(), text)? {
+                    return Ok(());
+                }
+            }
+            Err("the end was not found".to_owned())
+        };
+        for whole in ["a,b\n1,2\n", "a,b\n1,2", "a,b\n\n1,\"2\"\n\n", "a,b\n", "a,b\n1,2\"\n"] {
+            assert_eq!(first(whole), Ok(()), "{whole:?}");
+        }
+        assert_eq!(first("a,b\n1,2\n\n\n\"3,4\n").unwrap_err(), "line 5 has a quote that is never closed");
+        assert_eq!(first("a,b\n1,\"2").unwrap_err(), "line 2 has a quote that is never closed");
+        assert!(first("a,b\n1,\"2\n3\"\n4,5\n").unwrap_err().starts_with("line 2 has a field with a line break"));
     }
 }
