@@ -344,7 +344,9 @@ COMMENT ON FUNCTION public.treemap_source_state() IS
 
 -- 4. The view.
 
--- A percent is read as `treemap load` reads it: what is no number is no position.
+-- A percent is read as `treemap load` reads it: what is no number is no position, and never an error. A comma may separate thousands or
+-- begin a fraction, so with one it is none. Blanks are the same under every collation, the no-break ones too: hence COLLATE, and E with
+-- doubled backslashes, which every session reads alike. The length keeps the number within the bounds of its type.
 CREATE OR REPLACE FUNCTION public.treemap_percent(percent text)
 RETURNS double precision
 LANGUAGE sql
@@ -352,8 +354,10 @@ IMMUTABLE
 PARALLEL SAFE
 AS $percent$
     SELECT CASE
-        WHEN percent ~ '^[[:space:]]*[+-]?([0-9]{1,60}[.]?[0-9]{0,60}|[.][0-9]{1,60}|[0-9]{1,3}(,[0-9]{3}){1,15}([.][0-9]{0,60})?)([eE][+-]?[0-9]{1,2})?[[:space:]]*%?[[:space:]]*$'
-        THEN translate(percent, ',% ' || chr(9) || chr(10) || chr(13), '')::double precision
+        WHEN length(percent) <= 100 AND percent COLLATE "C" ~ (
+            E'^[[:space:]\\u00a0\\u2000-\\u200a\\u202f\\u205f\\u3000]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,2})?'
+            || E'[[:space:]\\u00a0\\u2000-\\u200a\\u202f\\u205f\\u3000]*%?[[:space:]\\u00a0\\u2000-\\u200a\\u202f\\u205f\\u3000]*$')
+        THEN substring(percent COLLATE "C" FROM '[-+.0-9eE]+')::double precision
     END
 $percent$;
 -- The usual type passes as it is. Postgres inlines the function, so that it costs nothing.

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     Refused, read,
-    text::{Characters, decode, delimiter, is_blank, is_note},
+    text::{Characters, decode, delimiter, is_blank, is_end, is_note, line, with_end},
 };
 use crate::postgres::{Session, error::DbError};
 
@@ -61,7 +61,7 @@ impl Companies {
             .has_headers(false)
             .flexible(true)
             .delimiter(delimiter(header.unwrap_or_default()))
-            .from_reader(text.as_bytes());
+            .from_reader(with_end(&text));
         let mut records = reader.records();
         // Title lines may come before the header. They are skipped.
         let columns = loop {
@@ -81,11 +81,24 @@ impl Companies {
             }
         };
         let mut companies: BTreeMap<String, (String, String)> = BTreeMap::new();
+        let mut below = None;
         for record in records {
             let record = record.map_err(|error| error.to_string())?;
-            let line = record.position().map_or(0, csv::Position::line);
-            if is_blank(&record) || is_note(&record, usize::MAX, &text) {
+            if is_end(&record, &text)? {
+                break;
+            }
+            let line = line(&record, &text);
+            if is_blank(&record) {
                 continue;
+            }
+            if is_note(&record, usize::MAX, &text) {
+                below = below.or(Some(line));
+                continue;
+            }
+            if let Some(note) = below {
+                return Err(format!(
+                    "line {note} has text in its first column only, and line {line} is a row: one of them is damaged"
+                ));
             }
             let [Some(code), Some(name), Some(industry)] = columns.map(|column| record.get(column).map(str::trim))
             else {
@@ -179,6 +192,11 @@ mod tests {
             refusal(b"Company name,ASX code,GICS industry group\nA,A,Banks\nB,A,Banks\n").contains("lists A again")
         );
         assert!(refusal(b"").contains("empty"));
+        let rows =
+            |rows: &str| refusal(format!("Company name,ASX code,GICS industry group\nA,A,Banks\n{rows}").as_bytes());
+        assert!(rows("\n\"B,B,Banks\nC,C,Banks\n").contains("line 4 has a quote that is never closed"));
+        assert!(rows("\"B,B,Banks\nC\",C,Banks\n").contains("line 3 has a field with a line break"));
+        assert!(rows("\nB LT\nC,C,Banks\n").contains("line 4 has text in its first column only, and line 5 is a row"));
     }
 
     #[test]

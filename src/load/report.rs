@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use csv::{ReaderBuilder, StringRecord, Writer};
 use jiff::civil::Date;
 
-use super::text::{Characters, decode, delimiter, is_blank, is_note, number};
+use super::text::{Characters, Figures, decode, delimiter, is_blank, is_end, is_note, line, number, with_end};
 
 const PREFIX: &str = "RR";
 const SUFFIX: &str = "-SSDailyAggShortPos.csv";
@@ -77,7 +77,7 @@ impl Report {
         let first_line = text.lines().next().unwrap_or_default();
         let delimiter = delimiter(first_line);
         // Rows and columns without text, and a note below, are what spreadsheets leave: so lengths are looked at here.
-        let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
+        let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(with_end(&text));
         let header = reader.headers().map_err(|error| error.to_string())?;
         let (names, rest) = (header.iter().take(HEADER.len()), header.iter().skip(HEADER.len()));
         let is_header =
@@ -98,17 +98,20 @@ impl Report {
         let mut below = None;
         for record in reader.records() {
             let mut record = record.map_err(|error| error.to_string())?;
+            if is_end(&record, &text)? {
+                break;
+            }
             record.trim();
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = line(&record, &text);
             let (found, expected) = (record.len(), HEADER.len());
             if is_blank(&record) {
                 continue;
             }
             if is_note(&record, expected, &text) {
-                below = below.or(Some(line));
+                below = below.or_else(|| Some((line, record[0].to_owned())));
                 continue;
             }
-            if let Some(note) = below {
+            if let Some((note, _)) = below {
                 return Err(format!(
                     "line {note} has text in its first column only, and line {line} is a row: one of them is damaged"
                 ));
@@ -138,8 +141,13 @@ impl Report {
                 return Err(format!("lines {earlier} and {line} both report {code}, with different figures"));
             }
             let number = |column: usize, text: &str| {
-                number(text, delimiter)
-                    .ok_or_else(|| format!("line {line} has {text:?} for {:?}; expected a number", HEADER[column]))
+                let figures = if column == 4 { Figures::Percent } else { Figures::Shares };
+                number(text, delimiter, figures).ok_or_else(|| {
+                    format!(
+                        "line {line} has {text:?} for {:?}; expected a number that reads in one way",
+                        HEADER[column]
+                    )
+                })
             };
             let percent = record[4].strip_suffix('%').map_or(&record[4], str::trim_end);
             let written = number(4, percent)?;
@@ -162,6 +170,13 @@ impl Report {
         }
         if rows == 0 {
             return Err("the report has a header and no rows; loading it would only delete the day".into());
+        }
+        if let Some((line, first)) = below {
+            let first: String = first.chars().take(60).collect();
+            notes.push(format!("line {line} and what follows is taken for a note, and is not loaded: {first:?}"));
+        }
+        if !text.ends_with(['\n', '\r']) {
+            notes.push("the last line has no line end: it may be cut off, in its last number too".into());
         }
         let copy = copy.into_inner().map_err(|error| error.to_string())?;
         Ok(Self { rows, copy, notes })
@@ -256,6 +271,37 @@ mod tests {
         refused("A,ABC,1,2,3\nA note,,,,\nB,BCD,1,2,3\n", "line 3 has text in its first column only");
         refused("A,ABC,1,2,3,4\n", "line 2 has 6 fields");
         refused("A,ABC,\"1,23\",2,3\n", "line 2 has \"1,23\"");
+        refused("A,ABC,\"0,054\",2,3\n", "line 2 has \"0,054\" for \"Reported Short Positions\"");
+        refused("A,ABC,1,2,\"0,054\"\n", "line 2 has \"0,054\" for \"% of Total Product");
+        refused("A,ABC,1,2,\"1,234\"\n", "line 2 has \"1,234\" for \"% of Total Product");
+        let text = format!("{}\nA LTD;ABC;1;1.234;0,54\n", HEADER.join(";"));
+        let refusal = Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes()).unwrap_err();
+        assert!(refusal.contains("line 2 has \"1.234\" for \"Total Product in Issue\""), "{refusal}");
+    }
+
+    #[test]
+    fn what_an_open_quote_takes_in_is_refused_and_never_taken_for_a_note() {
+        for (rows, reason) in [
+            ("A,ABC,1,2,3\n\n\"B,BCD,1,2,3\nC,CDE,1,2,3\n", "line 4 has a quote that is never closed"),
+            ("A,ABC,1,2,3\n\n\"Source: ASIC\n", "line 4 has a quote that is never closed"),
+            ("A,ABC,1,2,\"3\n", "line 2 has a quote that is never closed"),
+            ("A,ABC,1,2,3\n\n\"B,BCD,1,2,3\nC,CDE,1,2,3\n\"\n", "line 4 has a field with a line break"),
+            ("A,ABC,1,2,3\n\"B,BCD,1,2,3\nC, D\",CDE,1,2,3\n", "line 3 has a field with a line break"),
+        ] {
+            let refusal = parse(rows).unwrap_err();
+            assert!(refusal.contains(reason), "{rows:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_or_may_be_cut_off_is_noted() {
+        let notes = |rows: &str| {
+            let text = format!("{}\n{rows}", HEADER.join(","));
+            Report::parse(date(2023, 1, 2), Characters::All, text.as_bytes()).unwrap().notes
+        };
+        assert!(notes("A,ABC,1,2,3\n\n").is_empty());
+        assert!(notes("A,ABC,1,2,3\n\nSource: ASIC\n")[0].contains("line 4 and what follows"));
+        assert!(notes("A,ABC,1,2,3")[0].contains("no line end"));
     }
 
     proptest! {
@@ -267,33 +313,75 @@ mod tests {
         #[test]
         fn a_damaged_report_is_read_whole_or_refused_with_a_reason(
             utf_16: bool,
-            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
             cut in proptest::option::of(any::<prop::sample::Index>()),
         ) {
-            let rows: Vec<String> = (0..20).map(|row| format!("COMPANY {row} LTD,C{row:02},{row}00,1000,{row}.5")).collect();
-            let text = format!("{}\r\n{}\r\n", HEADER.join(","), rows.join("\r\n"));
-            let mut bytes = if utf_16 {
-                let units = [0xfeff].into_iter().chain(text.replace(',', "\t").encode_utf16().collect::<Vec<u16>>());
-                units.flat_map(u16::to_le_bytes).collect()
-            } else {
-                text.into_bytes()
-            };
+            let lines = published(utf_16);
+            let whole = lines.concat();
+            let rows = rows(&Report::parse(date(2023, 1, 2), Characters::All, &whole).unwrap());
+            prop_assert_eq!(rows.len() + 1, lines.len());
+            let mut bytes = whole.clone();
             for (place, byte) in &damage {
                 let place = place.index(bytes.len());
                 bytes[place] = *byte;
             }
-            if let Some(cut) = cut {
-                bytes.truncate(cut.index(bytes.len()));
-            }
+            let cut = cut.map_or(bytes.len(), |cut| cut.index(bytes.len()));
+            bytes.truncate(cut);
+
             match Report::parse(date(2023, 1, 2), Characters::All, &bytes) {
-                // What is loaded is CSV with the columns of the table.
                 Ok(report) => {
-                    let mut reader = ReaderBuilder::new().has_headers(false).from_reader(&report.copy[..]);
-                    let read: Vec<StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+                    let read = self::rows(&report);
                     prop_assert!(read.len() == report.rows && read.iter().all(|row| row.len() == 6));
+                    let (mut start, mut damaged, mut complete) = (lines[0].len(), 0, 0);
+                    for (line, row) in lines[1..].iter().zip(&rows) {
+                        let end = start + line.len();
+                        // The line end before it belongs to it: without that, it is no line of its own.
+                        let before = start - if utf_16 { 4 } else { 2 };
+                        let is_intact = bytes.get(before..end) == Some(&whole[before..end]);
+                        prop_assert!(!is_intact || read.contains(row), "lost: {row:?}");
+                        complete += usize::from(end <= cut);
+                        damaged += usize::from(!is_intact && start < cut);
+                        start = end;
+                    }
+                    let made = read.iter().filter(|row| !rows.contains(row)).count();
+                    prop_assert!(made <= damaged, "{made} rows from {damaged} damaged lines");
+                    let says = |words: &str| report.notes.iter().any(|note| note.contains(words));
+                    prop_assert!(read.len() >= complete || says("is not loaded"), "lost without a word");
+                    // A last number that is cut off cannot be seen, but for the missing line end.
+                    let ends: [&[u8]; 2] = if utf_16 { [b"\n\0", b"\r\0"] } else { [b"\n", b"\r"] };
+                    let is_ended = ends.iter().any(|end| bytes.ends_with(end));
+                    prop_assert!(is_ended || says("has no line end"), "cut off without a word");
                 }
-                Err(reason) => prop_assert!(!reason.is_empty()),
+                Err(reason) => {
+                    let of_the_file = ["the file is empty", "this is no text", "a header and no rows"];
+                    let is_named = reason.contains("line") || of_the_file.iter().any(|words| reason.contains(words));
+                    prop_assert!(is_named, "{}", reason);
+                }
             }
         }
+    }
+
+    /// The lines of a report as they are published: names with commas in quotes, blanks behind codes, percents of every form.
+    fn published(utf_16: bool) -> Vec<Vec<u8>> {
+        let delimiter = if utf_16 { "\t" } else { "," };
+        let rows = (0..20).map(|row| {
+            let (quote, ending) = if row % 5 == 0 { ("\"", ", INC") } else { ("", " LTD") };
+            let percent = [format!("{row}.5"), ".1829".into(), "-".into(), String::new()][row % 4].clone();
+            let name = format!("{quote}COMPANY {row}{ending}{quote}");
+            [name, format!("C{row:02} "), format!("{row}00"), "1000".into(), percent].join(delimiter)
+        });
+        let lines = std::iter::once(HEADER.join(delimiter)).chain(rows).map(|line| line + "\r\n");
+        let mut encoded: Vec<Vec<u8>> = lines
+            .map(|line| if utf_16 { line.encode_utf16().flat_map(u16::to_le_bytes).collect() } else { line.into() })
+            .collect();
+        if utf_16 {
+            encoded[0].splice(0..0, [0xff, 0xfe]);
+        }
+        encoded
+    }
+
+    fn rows(report: &Report) -> Vec<StringRecord> {
+        let mut reader = ReaderBuilder::new().has_headers(false).from_reader(&report.copy[..]);
+        reader.records().collect::<Result<_, _>>().unwrap()
     }
 }

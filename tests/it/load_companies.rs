@@ -28,10 +28,14 @@ fn an_invalid_list_is_refused_as_a_whole() {
     let files = Reports::new();
     files
         .write("short.csv", "Company name,ASX code,GICS industry group\nA,AA,Banks\nB,BB\n")
+        .write("quote.csv", "Company name,ASX code,GICS industry group\nA,AA,Banks\n\n\"B,BB,Banks\nC,CC,Banks\n")
         .write("other.csv", "a,b\n1,2\n");
     treemap(&database, &["load", "companies", &files.file("short.csv")])
         .exits(1)
         .prints(&["short.csv: line 3 has 2 fields"]);
+    treemap(&database, &["load", "companies", &files.file("quote.csv")])
+        .exits(1)
+        .prints(&["quote.csv: line 4 has a quote that is never closed"]);
     treemap(&database, &["load", "companies", &files.file("other.csv")]).exits(1).prints(&["expected \"ASX code\""]);
     treemap(&database, &["load", "companies", &files.file("none.csv")]).exits(1).prints(&["none.csv: No such file"]);
     assert_eq!(database.psql(COMPANIES), "");

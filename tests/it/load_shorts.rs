@@ -173,3 +173,20 @@ fn when_a_batch_fails_the_table_keeps_its_rows() {
     ]);
     assert_eq!(rows(&database), "2023-01-03 AAA 1");
 }
+
+#[test]
+fn a_file_that_an_open_quote_ends_early_is_refused_and_what_is_left_out_is_noted() {
+    let database = Database::migrated();
+    let reports = Reports::new();
+    reports
+        .report("20230103", 1, &["A,AAA,1,1000,1", "", "\"B,BBB,1,1000,1", "C,CCC,1,1000,1"])
+        .report("20230104", 1, &["A,AAA,1,1000,\"0,054\""])
+        .report("20230105", 1, &["A,AAA,1,1000,1", "", "Source: ASIC"]);
+    treemap(&database, &["load", "shorts", &reports.path()]).exits(1).prints(&[
+        "RR20230103-001-SSDailyAggShortPos.csv: line 4 has a quote that is never closed",
+        "RR20230104-001-SSDailyAggShortPos.csv: line 2 has \"0,054\"",
+        "RR20230105-001-SSDailyAggShortPos.csv: line 4 and what follows is taken for a note, and is not loaded: \"Source: ASIC\"",
+        "1 reports loaded",
+    ]);
+    assert_eq!(rows(&database), "2023-01-05 AAA 1");
+}

@@ -827,3 +827,60 @@ async fn a_subscriber_of_logical_replication_with_a_service_of_its_own_goes_on_r
         assert!(!server.log().contains(" ERROR ") && !server.log().contains(" WARN "), "{}", server.log());
     }
 }
+
+#[test]
+fn a_percent_that_is_text_is_a_number_or_no_position_under_every_collation() {
+    let cases = [
+        (r"0.54\u00a0", "0.54"),
+        (r"\u20030.54\u3000%\u202f", "0.54"),
+        (r" .5\t%\r\n", "0.5"),
+        ("1e3", "1000"),
+        ("0,054", "none"),
+        ("1,234.5", "none"),
+        ("1e999", "none"),
+        (r"\u0665.5", "none"),
+        (r"5\ufeff", "none"),
+        ("5%%", "none"),
+    ];
+    let texts: Vec<_> = cases.iter().map(|(text, _)| format!("E'{text}'")).collect();
+    let numbers: Vec<_> = cases.iter().map(|(_, number)| *number).collect();
+    let database = Database::migrated();
+    database.psql(
+        "DO $$ BEGIN CREATE COLLATION alike (provider = icu, locale = 'und', deterministic = false);
+         EXCEPTION WHEN OTHERS THEN RAISE NOTICE 'no ICU here'; END $$",
+    );
+    let collations = "SELECT quote_ident(collname) FROM pg_collation \
+        WHERE collname IN ('C', 'C.utf8', 'en_US.utf8', 'und-x-icu', 'alike') AND collencoding IN (-1, 6)";
+    for collation in database.psql(collations).lines() {
+        let read = database.psql(&format!(
+            "SELECT string_agg(coalesce(treemap_percent(written COLLATE {collation})::text, 'none'), ' ' ORDER BY place)
+             FROM unnest(ARRAY[{}]) WITH ORDINALITY AS cases (written, place)",
+            texts.join(", ")
+        ));
+        assert_eq!(read.split(' ').collect::<Vec<_>>(), numbers, "{collation}");
+    }
+    let database = with_shorts("timestamp", "text", "");
+    treemap(&database, &["migrate"]).succeeds();
+    seed(&database);
+    database.psql(&format!(r"UPDATE shorts SET {PERCENT} = {PERCENT} || E'\u00a0'"));
+    treemap(&database, &["refresh"]).succeeds();
+    assert_eq!(rows_of(&database), usual_rows());
+}
+
+#[test]
+fn an_apostrophe_of_a_word_processor_is_loaded_into_a_database_of_any_encoding() {
+    let own = OwnCluster::start(&[]);
+    let reports = Reports::new();
+    reports.report("20231229", 1, &["O\u{2019}BRIEN \u{2014} LTD,AAA,1,1000,2.5"]);
+    for encoding in ["LATIN5", "LATIN7", "LATIN10", "KOI8R", "KOI8U", "WIN866", "WIN1255", "EUC_CN", "EUC_JP", "EUC_TW"]
+    {
+        let name = encoding.to_lowercase();
+        own.psql("postgres", &format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        for arguments in [&["migrate"][..], &["load", "shorts", &reports.path()]] {
+            let mut command = crate::support::treemap::command(arguments);
+            crate::support::treemap::run(command.env("DATABASE_URL", own.url(&name))).succeeds();
+        }
+        let found = own.psql(&name, "SELECT count(*) FROM shorts WHERE \"PRODUCT\" ~ '^O.BRIEN . LTD$'");
+        assert_eq!(found.trim(), "1", "{encoding}");
+    }
+}
