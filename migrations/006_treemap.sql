@@ -1,6 +1,6 @@
 -- Everything that the treemap needs in Postgres: this file alone is the whole of it. It works on an empty database, on the published
 -- view, and after 001, 004 and 005 with a log. Safe to run again: what is as it says is left alone, and the log is kept.
--- Rolled back by down/006_treemap.sql. The text has no backslash, so that it does not depend on standard_conforming_strings.
+-- Rolled back by down/006_treemap.sql. Backslashes stand only in strings of the form E'', so that it does not depend on standard_conforming_strings.
 
 -- 1. The source tables, in production's shape. Where a pipeline owns them, only an index that is missing is added. Nothing here is
 --    ever rolled back: no command of the treemap service drops source data.

@@ -79,10 +79,7 @@ impl Report {
         // Rows and columns without text, and a note below, are what spreadsheets leave: so lengths are looked at here.
         let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(with_end(&text));
         let header = reader.headers().map_err(|error| error.to_string())?;
-        let (names, rest) = (header.iter().take(HEADER.len()), header.iter().skip(HEADER.len()));
-        let is_header =
-            header.len() >= HEADER.len() && names.zip(HEADER).all(|(name, own)| name.trim().eq_ignore_ascii_case(own));
-        if !is_header || !rest.into_iter().all(|name| name.trim().is_empty()) {
+        if !is_header(header) {
             let found: String = first_line.chars().take(60).collect();
             return Err(format!(
                 "the first line is no report's header: found {found:?}, expected {:?}",
@@ -125,15 +122,7 @@ impl Report {
             if code.is_empty() {
                 return Err(format!("line {line} has no product code"));
             }
-            for (column, longest) in [(0, LONGEST.1), (1, LONGEST.0), (2, LONGEST.2), (3, LONGEST.2), (4, LONGEST.2)] {
-                let length = record[column].chars().count();
-                if length > longest {
-                    let name = HEADER[column];
-                    return Err(format!(
-                        "line {line} has {length} characters for {name:?}; expected at most {longest}"
-                    ));
-                }
-            }
+            check_lengths(&record, line)?;
             if let Some((earlier, same)) = seen.get(code) {
                 if *same == record {
                     continue;
@@ -181,6 +170,25 @@ impl Report {
         let copy = copy.into_inner().map_err(|error| error.to_string())?;
         Ok(Self { rows, copy, notes })
     }
+}
+
+/// Whether a line is a report's header, in whatever case; columns without a name may follow.
+fn is_header(header: &StringRecord) -> bool {
+    let (names, rest) = (header.iter().take(HEADER.len()), header.iter().skip(HEADER.len()));
+    header.len() >= HEADER.len()
+        && names.zip(HEADER).all(|(name, own)| name.trim().eq_ignore_ascii_case(own))
+        && rest.into_iter().all(|name| name.trim().is_empty())
+}
+
+fn check_lengths(record: &StringRecord, line: u64) -> Result<(), String> {
+    for (column, longest) in [(0, LONGEST.1), (1, LONGEST.0), (2, LONGEST.2), (3, LONGEST.2), (4, LONGEST.2)] {
+        let length = record[column].chars().count();
+        if length > longest {
+            let name = HEADER[column];
+            return Err(format!("line {line} has {length} characters for {name:?}; expected at most {longest}"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ CREATE FUNCTION public.refresh_treemap_data(p_tick timestamp with time zone DEFA
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET row_security TO 'off'
     SET quote_all_identifiers TO 'off'
+    SET default_table_access_method TO 'heap'
+    SET extra_float_digits TO '1'
     SET jit TO 'off'
     AS $$
 -- outcome: 'refreshed', or 'already done': p_tick (or a later tick) is in the log, or p_if_source_changed is set and the
@@ -113,6 +115,9 @@ DECLARE
     v_anchor date;
     v_rows_before bigint := 0;
     v_future_rows bigint;
+    v_reads_source boolean;
+    v_triggers text;
+    v_newest date;
     v_refreshed timestamptz;
     v_id bigint;
 BEGIN
@@ -151,20 +156,6 @@ BEGIN
     PERFORM set_config('lock_timeout', v_lock_timeout, true);
 
     IF NOT v_committed_is_seen AND v_waited THEN
-        IF v_alone AND p_tick IS NOT NULL THEN
-            -- What the running refresh has committed is not visible here, but its tick can be found: it is unique.
-            BEGIN
-                INSERT INTO public.treemap_refreshes (tick, started_at, finished_at, row_count, who)
-                VALUES (p_tick, clock_timestamp(), clock_timestamp(), 0, 'a probe');
-                RAISE EXCEPTION 'undo' USING ERRCODE = 'TM000';
-            EXCEPTION
-                WHEN unique_violation THEN
-                    outcome := 'already done';
-                    RETURN;
-                WHEN SQLSTATE 'TM000' THEN
-                    NULL;
-            END;
-        END IF;
         RAISE EXCEPTION USING
             ERRCODE = 'invalid_transaction_state',
             MESSAGE = format('refresh_treemap_data() cannot see what other sessions have committed: this transaction has the isolation level %s',
@@ -206,6 +197,10 @@ BEGIN
             HINT = 'Create it with: treemap migrate';
     END IF;
 
+    v_reads_source := public.treemap_view_reads_source();
+    IF NOT v_reads_source THEN
+        PERFORM public.treemap_require_columns();
+    END IF;
     SELECT max("DATE")::date INTO v_anchor
     FROM public.shorts
     WHERE "DATE" >= '1900-01-01' AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
@@ -215,24 +210,37 @@ BEGIN
     IF v_populated THEN
         SELECT count(*) INTO v_rows_before FROM public.mv_treemap_data;
     END IF;
-    IF NOT public.treemap_view_reads_source() THEN
+    IF NOT v_reads_source THEN
         -- A table was put in place by a rename: the view still reads the one that had the name before.
         PERFORM public.treemap_build_view();
     ELSIF v_populated THEN
-        REFRESH MATERIALIZED VIEW CONCURRENTLY public.mv_treemap_data;
+        BEGIN
+            REFRESH MATERIALIZED VIEW CONCURRENTLY public.mv_treemap_data;
+        EXCEPTION WHEN raise_exception THEN
+            -- Postgres drops its temporary tables.
+            SELECT string_agg(evtname, ', ' ORDER BY evtname) INTO v_triggers
+            FROM pg_event_trigger
+            WHERE evtenabled <> 'D' AND evtevent IN ('ddl_command_start', 'sql_drop') AND (evttags IS NULL OR 'DROP TABLE' = ANY (evttags));
+            IF v_triggers IS NULL THEN
+                RAISE;
+            END IF;
+            RAISE EXCEPTION '%', SQLERRM USING HINT =
+                'A refresh drops temporary tables of its own. Disable these event triggers, or let them pass what is_temporary: ' || v_triggers;
+        END;
     ELSE
         -- Never filled (a restored schema, say): CONCURRENTLY has nothing to compare with, and nobody can be reading.
         REFRESH MATERIALIZED VIEW public.mv_treemap_data;
     END IF;
 
-    -- A report that was committed between the two statements above is in the view: then its date is the anchor.
-    SELECT count(*), greatest(v_anchor, max(latest_date)::date), max(last_refreshed)
-    INTO row_count, data_date, v_refreshed
-    FROM public.mv_treemap_data;
-    IF row_count = 0 AND v_rows_before > 0 AND EXISTS (SELECT FROM public.shorts) AND EXISTS (SELECT FROM public."company-metadata") THEN
-        RAISE EXCEPTION 'the refresh would leave none of % rows in mv_treemap_data, though both source tables have rows; the view was left as it was', v_rows_before
+    -- A report that was committed since the anchor was read is in the view: then its date is the anchor.
+    SELECT count(*), max(latest_date)::date, max(last_refreshed) INTO row_count, v_newest, v_refreshed FROM public.mv_treemap_data;
+    data_date := greatest(v_anchor, v_newest);
+    IF row_count = 0 AND v_rows_before > 0 AND EXISTS (SELECT FROM public.shorts) THEN
+        RAISE EXCEPTION 'the refresh would leave none of % rows in mv_treemap_data, though shorts has rows; the view was left as it was', v_rows_before
             USING ERRCODE = 'no_data_found',
             HINT = 'Is there an industry in "company-metadata" for the codes in shorts, and a report of the last six months with percents above 0?';
+    ELSIF v_newest < data_date THEN
+        RAISE WARNING 'no stock has a position on %, the newest day: the newest figures are of %', data_date, v_newest;
     END IF;
 
     INSERT INTO public.treemap_refreshes
@@ -270,9 +278,12 @@ CREATE FUNCTION public.treemap_build_view() RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET row_security TO 'off'
+    SET default_table_access_method TO 'heap'
+    SET extra_float_digits TO '1'
     AS $_$
 -- Creates the view where it is missing. Replaces it where its definition is another one, or where it reads a table that is no longer
--- called public.shorts or public."company-metadata". Fails, changing nothing, when other objects depend on it. True when it built.
+-- called public.shorts or public."company-metadata". Who could read the old one can read the new one. Fails, changing nothing, when other
+-- objects depend on it, or no row would be left. True when it built.
 DECLARE
     -- Per stock and period, index probes for the last and the first report: 100 x faster than window functions over a cross
     -- join of all reports. Of several rows for one stock and day the lowest percent counts, so that repeated rows change nothing.
@@ -343,30 +354,26 @@ $view$;
     v_comment constant text := 'Short position per stock and look-back period, refreshed by refresh_treemap_data(). Definition '
         || md5(v_definition);
     v_view constant regclass := to_regclass('public.mv_treemap_data');
-    v_column record;
+    v_percent constant text := 's."PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS"';
+    v_single boolean;
     v_replace boolean;
-    v_readers name[];
-    v_reader name;
+    v_rows_before bigint := 0;
+    v_grants text[];
+    v_statement text;
     v_detail text;
 BEGIN
+    PERFORM public.treemap_require_columns();
     v_replace := obj_description(v_view, 'pg_class') IS DISTINCT FROM v_comment OR NOT public.treemap_view_reads_source();
     IF v_replace THEN
-        FOR v_column IN
-            SELECT a.attname, format_type(a.atttypid, NULL) AS type
-            FROM pg_attribute a
-            WHERE a.attrelid = 'public.shorts'::regclass AND a.attname = 'DATE' AND a.atttypid NOT IN ('timestamp'::regtype, 'date'::regtype)
-        LOOP
-            RAISE EXCEPTION 'column "%" of public.shorts is %: which day that is depends on how it is read', v_column.attname, v_column.type
-                USING ERRCODE = 'datatype_mismatch',
-                HINT = format('Make it a timestamp: ALTER TABLE public.shorts ALTER "DATE" TYPE timestamp USING %s',
-                    CASE WHEN v_column.type = 'timestamp with time zone' THEN '"DATE" AT TIME ZONE ''the zone in which it was loaded'''
-                        ELSE '"DATE"::timestamp' END);
-        END LOOP;
-        -- Whoever could read the old view can read the new one.
-        SELECT array_agg(DISTINCT r.rolname) INTO v_readers
+        SELECT array_agg(format('GRANT %s ON public.mv_treemap_data TO %I%s', granted.privilege_type, r.rolname,
+            CASE WHEN granted.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END))
+        INTO v_grants
         FROM pg_class c, aclexplode(c.relacl) AS granted
         JOIN pg_roles r ON r.oid = granted.grantee
-        WHERE c.oid = v_view AND granted.privilege_type = 'SELECT';
+        WHERE c.oid = v_view AND granted.grantee <> c.relowner AND r.rolname NOT IN ('anon', 'authenticated');
+        IF (SELECT relispopulated FROM pg_class WHERE oid = v_view) THEN
+            SELECT count(*) INTO v_rows_before FROM public.mv_treemap_data;
+        END IF;
         IF v_view IS NOT NULL THEN
             BEGIN
                 DROP MATERIALIZED VIEW public.mv_treemap_data RESTRICT;
@@ -378,10 +385,32 @@ BEGIN
                     HINT = 'Drop them, migrate, and create them again.';
             END;
         END IF;
-        EXECUTE v_definition;
+        -- Of single precision, 0.54 is meant by what is 0.5400000214576721 in double precision.
+        v_single := EXISTS (
+            SELECT
+            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+            WHERE a.attrelid = 'public.shorts'::regclass AND quote_ident(a.attname) = split_part(v_percent, '.', 2)
+                AND 'real'::regtype IN (t.oid, t.typbasetype)
+        );
+        EXECUTE CASE WHEN v_single THEN replace(v_definition, v_percent, v_percent || '::text::double precision') ELSE v_definition END;
+        IF v_rows_before > 0 AND NOT EXISTS (SELECT FROM public.mv_treemap_data) AND EXISTS (SELECT FROM public.shorts) THEN
+            RAISE EXCEPTION 'a new mv_treemap_data would leave none of % rows, though shorts has rows; the view was left as it was', v_rows_before
+                USING ERRCODE = 'no_data_found',
+                HINT = 'Is there an industry in "company-metadata" for the codes in shorts, and a report of the last six months with percents above 0?';
+        END IF;
         EXECUTE format('COMMENT ON MATERIALIZED VIEW public.mv_treemap_data IS %L', v_comment);
-        FOREACH v_reader IN ARRAY coalesce(v_readers, '{}') LOOP
-            EXECUTE format('GRANT SELECT ON public.mv_treemap_data TO %I', v_reader);
+        -- Default privileges (Supabase has some for anon and authenticated) count only where there was no view before, and never open it.
+        FOR v_statement IN
+            SELECT DISTINCT 'REVOKE ALL ON public.mv_treemap_data FROM ' || coalesce(quote_ident(r.rolname), 'PUBLIC')
+            FROM pg_class c, aclexplode(c.relacl) AS granted
+            LEFT JOIN pg_roles r ON r.oid = granted.grantee
+            WHERE c.oid = to_regclass('public.mv_treemap_data') AND granted.grantee <> c.relowner
+                AND (v_view IS NOT NULL OR granted.grantee = 0 OR r.rolname IN ('anon', 'authenticated'))
+        LOOP
+            EXECUTE v_statement;
+        END LOOP;
+        FOREACH v_statement IN ARRAY coalesce(v_grants, '{}') LOOP
+            EXECUTE v_statement;
         END LOOP;
     END IF;
 
@@ -413,6 +442,95 @@ COMMENT ON FUNCTION public.treemap_build_view() IS 'Creates mv_treemap_data, or 
 
 
 --
+-- Name: treemap_column_differences(); Type: FUNCTION; Schema: public; Owner: postgres
+--
+
+CREATE FUNCTION public.treemap_column_differences() RETURNS TABLE(relation text, difference text, hint text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET quote_all_identifiers TO 'off'
+    AS $$
+WITH RECURSIVE source (relation, name, types, words) AS (
+    VALUES
+        ('public.shorts', 'DATE', '{timestamp,date}'::regtype[], 'timestamp or date'),
+        -- Compared with others, Postgres would read every row instead of the index.
+        ('public.shorts', 'PRODUCT_CODE', '{text,varchar}', 'text'),
+        ('public.shorts', 'PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS',
+            '{float8,float4,numeric,int2,int4,int8,text,varchar,bpchar}', 'a number, or text'),
+        ('public."company-metadata"', 'stock_code', '{text,varchar,bpchar}', 'text'),
+        ('public."company-metadata"', 'company_name', '{text,varchar,bpchar}', 'text'),
+        -- A number would be shown as the name of the industry.
+        ('public."company-metadata"', 'industry', '{text,varchar,bpchar}', 'text')
+),
+found AS (
+    SELECT source.*, format_type(a.atttypid, a.atttypmod) AS type, a.atttypid AS base
+    FROM source JOIN pg_catalog.pg_attribute a ON a.attrelid = to_regclass(source.relation) AND a.attname = source.name AND NOT a.attisdropped
+),
+-- A domain is what lies below it.
+below AS (
+    SELECT * FROM found
+    UNION ALL
+    SELECT relation, name, types, words, type, typbasetype FROM below JOIN pg_catalog.pg_type ON pg_type.oid = base AND typtype = 'd'
+),
+log (name, type, needed, default_like) AS (
+    VALUES ('id', 'bigint'::regtype, true, '%clock_timestamp()%'), ('tick', 'timestamptz', false, NULL), ('started_at', 'timestamptz', true, NULL),
+        ('finished_at', 'timestamptz', true, NULL), ('last_refreshed', 'timestamptz', false, NULL), ('row_count', 'bigint', true, NULL),
+        ('data_date', 'date', false, NULL), ('source_state', 'text', false, NULL), ('who', 'text', true, NULL),
+        ('place', 'text', true, '%treemap_place()'), ('future_rows', 'bigint', true, '0')
+),
+log_key AS (
+    SELECT i.indexrelid::regclass AS name, i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid AND (
+        SELECT array_agg(attname ORDER BY attname) FROM pg_catalog.pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY (i.indkey)
+    ) = '{id,place}'::name[] AS wanted
+    FROM pg_catalog.pg_index i
+    WHERE i.indrelid = to_regclass('public.treemap_refreshes') AND i.indisunique
+)
+SELECT relation, format('column "%s" of %s is %s; expected %s', name, relation, type, words)
+        || CASE WHEN name = 'DATE' THEN ': which day that is depends on how it is read' ELSE '' END AS difference,
+    CASE
+        WHEN name <> 'DATE' THEN 'Change its type, or put a view in place of the table.'
+        WHEN type LIKE '%with time zone' THEN
+            'Make it a timestamp: ALTER TABLE public.shorts ALTER "DATE" TYPE timestamp USING "DATE" AT TIME ZONE ''the zone in which it was loaded'''
+        ELSE 'Make it a timestamp: ALTER TABLE public.shorts ALTER "DATE" TYPE timestamp USING "DATE"::timestamp'
+    END AS hint
+FROM below JOIN pg_catalog.pg_type ON pg_type.oid = base
+WHERE typtype <> 'd' AND base <> ALL (types)
+    -- Enumerations and other kinds of text have words, too.
+    AND (relation = 'public.shorts' OR typcategory NOT IN ('S', 'E'))
+UNION ALL
+SELECT 'public.treemap_refreshes', format('column "%s" of public.treemap_refreshes is %s', log.name,
+    CASE
+        WHEN attnum IS NULL THEN 'missing'
+        WHEN atttypid <> log.type THEN format('%s; expected %s', format_type(atttypid, atttypmod), log.type)
+        WHEN log.needed AND NOT attnotnull THEN 'not NOT NULL'
+        ELSE 'without its default'
+    END), NULL
+FROM log
+LEFT JOIN pg_catalog.pg_attribute a ON attrelid = to_regclass('public.treemap_refreshes') AND attname = log.name AND NOT attisdropped
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = attrelid AND d.adnum = attnum
+WHERE to_regclass('public.treemap_refreshes') IS NOT NULL
+    AND (attnum IS NULL OR atttypid <> log.type OR log.needed AND NOT attnotnull
+        OR log.default_like IS NOT NULL AND pg_get_expr(d.adbin, d.adrelid) LIKE log.default_like IS NOT TRUE)
+UNION ALL
+SELECT 'public.treemap_refreshes', 'public.treemap_refreshes has no unique index on (place, id)', NULL
+WHERE to_regclass('public.treemap_refreshes') IS NOT NULL AND NOT EXISTS (SELECT FROM log_key WHERE wanted)
+UNION ALL
+SELECT 'public.treemap_refreshes', format('index %s of public.treemap_refreshes is unique: rows from another database may collide', name), NULL
+FROM log_key
+WHERE NOT wanted
+$$;
+
+
+ALTER FUNCTION public.treemap_column_differences() OWNER TO postgres;
+
+--
+-- Name: FUNCTION treemap_column_differences(); Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON FUNCTION public.treemap_column_differences() IS 'What in the columns of shorts and "company-metadata" the treemap cannot read, and what differs in its log.';
+
+
+--
 -- Name: treemap_percent(double precision); Type: FUNCTION; Schema: public; Owner: postgres
 --
 
@@ -433,8 +551,10 @@ CREATE FUNCTION public.treemap_percent(percent text) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
     SELECT CASE
-        WHEN percent ~ '^[[:space:]]*[+-]?([0-9]{1,60}[.]?[0-9]{0,60}|[.][0-9]{1,60}|[0-9]{1,3}(,[0-9]{3}){1,15}([.][0-9]{0,60})?)([eE][+-]?[0-9]{1,2})?[[:space:]]*%?[[:space:]]*$'
-        THEN translate(percent, ',% ' || chr(9) || chr(10) || chr(13), '')::double precision
+        WHEN length(percent) <= 100 AND percent COLLATE "C" ~ (
+            E'^[[:space:]\\u00a0\\u2000-\\u200a\\u202f\\u205f\\u3000]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,2})?'
+            || E'[[:space:]\\u00a0\\u2000-\\u200a\\u202f\\u205f\\u3000]*%?[[:space:]\\u00a0\\u2000-\\u200a\\u202f\\u205f\\u3000]*$')
+        THEN substring(percent COLLATE "C" FROM '[-+.0-9eE]+')::double precision
     END
 $_$;
 
@@ -463,6 +583,87 @@ COMMENT ON FUNCTION public.treemap_place() IS 'The cluster and the database, as 
 
 
 --
+-- Name: treemap_require_columns(); Type: FUNCTION; Schema: public; Owner: postgres
+--
+
+CREATE FUNCTION public.treemap_require_columns() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    v_found record;
+BEGIN
+    FOR v_found IN SELECT difference, hint FROM public.treemap_column_differences() WHERE relation <> 'public.treemap_refreshes' LOOP
+        RAISE EXCEPTION '%', v_found.difference USING ERRCODE = 'datatype_mismatch', HINT = v_found.hint;
+    END LOOP;
+END
+$$;
+
+
+ALTER FUNCTION public.treemap_require_columns() OWNER TO postgres;
+
+--
+-- Name: FUNCTION treemap_require_columns(); Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON FUNCTION public.treemap_require_columns() IS 'Fails when the treemap cannot read a column of shorts or "company-metadata".';
+
+
+--
+-- Name: treemap_source_facts(); Type: FUNCTION; Schema: public; Owner: postgres
+--
+
+CREATE FUNCTION public.treemap_source_facts(OUT newest date, OUT newest_stocks bigint, OUT usual_stocks bigint, OUT newest_figures date, OUT timed_rows bigint, OUT future_rows bigint, OUT future_first text, OUT future_last text, OUT seen boolean, OUT uncounted boolean) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET row_security TO 'off'
+    SET lock_timeout TO '500ms'
+    SET jit TO 'off'
+    AS $$
+-- The source as it is now, and what of it the view has seen, for `treemap status`: its role may not read the source. Reads 30 days.
+DECLARE
+    v_end constant timestamp := (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
+    v_state constant text := public.treemap_source_state();
+BEGIN
+    PERFORM public.treemap_require_columns();
+    SELECT max("DATE")::date INTO newest FROM public.shorts WHERE "DATE" >= '1900-01-01' AND "DATE" < v_end;
+    WITH report AS MATERIALIZED (
+        SELECT s."DATE"::date AS day, s."DATE"::timestamp <> s."DATE"::date AS timed,
+            public.treemap_percent(s."PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS") AS percent
+        FROM public.shorts s
+        WHERE s."DATE" > newest - 30 AND s."DATE" < v_end
+    ),
+    day AS MATERIALIZED (
+        SELECT report.day, count(*) FILTER (WHERE percent >= 0 AND percent < 'Infinity') AS stocks FROM report GROUP BY report.day
+    )
+    SELECT (SELECT stocks FROM day ORDER BY day.day DESC LIMIT 1),
+        -- The median of the days before it.
+        (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY stocks)
+            FROM (SELECT stocks FROM day ORDER BY day.day DESC OFFSET 1 LIMIT 10) AS before),
+        (SELECT count(*) FROM report WHERE timed)
+    INTO newest_stocks, usual_stocks, timed_rows;
+    SELECT count(*), min("DATE")::text, max("DATE")::text INTO future_rows, future_first, future_last FROM public.shorts WHERE "DATE" >= v_end;
+    SELECT max(latest_date)::date INTO newest_figures FROM public.mv_treemap_data;
+    seen := v_state IS NOT DISTINCT FROM (
+        SELECT source_state FROM public.treemap_refreshes
+        WHERE last_refreshed IS NOT DISTINCT FROM (SELECT max(last_refreshed) FROM public.mv_treemap_data)
+        ORDER BY finished_at DESC LIMIT 1
+    );
+    uncounted := coalesce(v_state LIKE '%uncounted%', false);
+END
+$$;
+
+
+ALTER FUNCTION public.treemap_source_facts(OUT newest date, OUT newest_stocks bigint, OUT usual_stocks bigint, OUT newest_figures date, OUT timed_rows bigint, OUT future_rows bigint, OUT future_first text, OUT future_last text, OUT seen boolean, OUT uncounted boolean) OWNER TO postgres;
+
+--
+-- Name: FUNCTION treemap_source_facts(OUT newest date, OUT newest_stocks bigint, OUT usual_stocks bigint, OUT newest_figures date, OUT timed_rows bigint, OUT future_rows bigint, OUT future_first text, OUT future_last text, OUT seen boolean, OUT uncounted boolean); Type: COMMENT; Schema: public; Owner: postgres
+--
+
+COMMENT ON FUNCTION public.treemap_source_facts(OUT newest date, OUT newest_stocks bigint, OUT usual_stocks bigint, OUT newest_figures date, OUT timed_rows bigint, OUT future_rows bigint, OUT future_first text, OUT future_last text, OUT seen boolean, OUT uncounted boolean) IS 'What of shorts people should look at, and whether the view has seen all of it; for treemap status.';
+
+
+--
 -- Name: treemap_source_state(); Type: FUNCTION; Schema: public; Owner: postgres
 --
 
@@ -470,16 +671,18 @@ CREATE FUNCTION public.treemap_source_state() RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET row_security TO 'off'
+    SET lock_timeout TO '100ms'
     AS $_$
 -- Postgres' own counters of what was inserted, updated and deleted, summed over both tables, their partitions and children, and what
 -- a view in their place reads. File numbers reveal a TRUNCATE, which counts nothing. The instants of the last reset reveal that the
 -- counters began again at 0, after a crash too. All of it may differ without a change (a rollback, a VACUUM FULL): that
--- costs a refresh too many, never one too few.
+-- costs a refresh too many, never one too few. The newest day, one probe of an index, is noticed where nothing is counted, too.
 DECLARE
     v_state text;
+    v_tree regclass[];
     v_counted boolean;
     v_distributed boolean := false;
-    v_day text;
+    v_newest timestamp;
     v_rows bigint;
 BEGIN
     WITH RECURSIVE source (oid) AS (
@@ -499,25 +702,55 @@ BEGIN
     SELECT concat_ws('.', to_regclass('public.shorts')::oid, to_regclass('public."company-metadata"')::oid, count(*),
             sum(c.relfilenode::bigint), sum(pg_stat_get_tuples_inserted(c.oid)), sum(pg_stat_get_tuples_updated(c.oid)),
             sum(pg_stat_get_tuples_deleted(c.oid))),
-        bool_and(c.relkind <> 'f')
-    INTO v_state, v_counted
+        array_agg(c.oid::regclass),
+        bool_and(c.relkind <> 'f') AND current_setting('track_counts')::boolean
+    INTO v_state, v_tree, v_counted
     FROM source JOIN pg_class c ON c.oid = source.oid;
 
     v_state := concat_ws('.', v_state,
         extract(epoch FROM (SELECT pg_stat_get_db_stat_reset_time(d.oid) FROM pg_database d WHERE d.datname = current_database())),
         extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()));
 
+    -- A function below a view may read anything, from anywhere.
+    v_counted := v_counted AND NOT EXISTS (
+        SELECT
+        FROM pg_rewrite r
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_proc'::regclass
+        JOIN pg_proc f ON f.oid = d.refobjid AND f.provolatile <> 'i'
+        WHERE r.ev_class = ANY (v_tree)
+    );
     IF to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL THEN
         -- Citus counts on other machines.
-        EXECUTE 'SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition WHERE logicalrelid IN ($1, $2))'
-        INTO v_distributed
-        USING to_regclass('public.shorts'), to_regclass('public."company-metadata"');
+        EXECUTE 'SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition WHERE logicalrelid = ANY ($1))' INTO v_distributed USING v_tree;
     END IF;
     IF v_distributed OR NOT v_counted THEN
-        SELECT max("DATE")::text INTO v_day FROM public.shorts WHERE "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
-        SELECT count(*) INTO v_rows FROM public.shorts WHERE "DATE"::text = v_day AND "DATE" >= v_day::timestamp;
-        v_state := concat_ws(' ', v_state, 'uncounted', v_day, v_rows, (SELECT count(*) FROM public."company-metadata"));
+        v_state := v_state || ' uncounted';
     END IF;
+
+    BEGIN
+        SELECT max("DATE") INTO v_newest
+        FROM public.shorts
+        WHERE "DATE" >= '1900-01-01' AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
+        v_state := concat_ws(' ', v_state, to_char(v_newest, 'YYYY-MM-DD HH24:MI:SS.US'));
+        IF v_distributed OR NOT v_counted THEN
+            SELECT count(*) INTO v_rows
+            FROM public.shorts
+            WHERE "DATE" >= v_newest AND "DATE" < (now() AT TIME ZONE 'Australia/Sydney')::date + 2;
+            v_state := concat_ws(' ', v_state, v_rows, (SELECT count(*) FROM public."company-metadata"));
+        END IF;
+    EXCEPTION
+        WHEN lock_not_available THEN
+            -- A pipeline is at work, and what it has done is not committed: nothing has changed yet but what is counted.
+            v_state := split_part(v_state, ' ', 1) || coalesce((
+                SELECT substring(log.source_state FROM ' .*')
+                FROM public.treemap_refreshes log
+                WHERE log.place = public.treemap_place()
+                ORDER BY log.finished_at DESC LIMIT 1
+            ), '');
+        WHEN undefined_table OR undefined_column OR undefined_function OR datatype_mismatch THEN
+            -- The refresh fails, and says why.
+            NULL;
+    END;
     RETURN v_state;
 END
 $_$;
@@ -529,7 +762,7 @@ ALTER FUNCTION public.treemap_source_state() OWNER TO postgres;
 -- Name: FUNCTION treemap_source_state(); Type: COMMENT; Schema: public; Owner: postgres
 --
 
-COMMENT ON FUNCTION public.treemap_source_state() IS 'Differs when rows of shorts or "company-metadata" may have changed. Reads counters; with the word "uncounted" where these cannot tell (a foreign table, Citus), and then the newest "DATE", the rows of that day and the number of companies.';
+COMMENT ON FUNCTION public.treemap_source_state() IS 'Differs when rows of shorts or "company-metadata" may have changed. Reads counters and the newest "DATE"; with the word "uncounted" where counters cannot tell (a foreign table, Citus, a function, track_counts = off), and then the rows of that day and the number of companies.';
 
 
 --
@@ -744,15 +977,15 @@ CCC	CCC LTD	Energy
 --
 
 COPY public.shorts ("DATE", "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS", "TOTAL_PRODUCT_IN_ISSUE", "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS") FROM stdin;
-2023-12-20 00:00:00	AAA LTD	AAA	1	100	1.5
-2023-12-20 00:00:00	BBB LTD	BBB	1	100	1.25
-2023-12-20 00:00:00	CCC LTD	CCC	1	100	1.125
-2023-12-28 00:00:00	AAA LTD	AAA	1	100	2.5
-2023-12-28 00:00:00	BBB LTD	BBB	1	100	2.25
-2023-12-28 00:00:00	CCC LTD	CCC	1	100	2.125
-2023-12-29 00:00:00	AAA LTD	AAA	1	100	3.5
-2023-12-29 00:00:00	BBB LTD	BBB	1	100	3.25
-2023-12-29 00:00:00	CCC LTD	CCC	1	100	3.125
+2023-12-20 00:00:00	AAA	AAA	1	100	1.5
+2023-12-20 00:00:00	BBB	BBB	1	100	1.25
+2023-12-20 00:00:00	CCC	CCC	1	100	1.125
+2023-12-28 00:00:00	AAA	AAA	1	100	2.5
+2023-12-28 00:00:00	BBB	BBB	1	100	2.25
+2023-12-28 00:00:00	CCC	CCC	1	100	2.125
+2023-12-29 00:00:00	AAA	AAA	1	100	3.5
+2023-12-29 00:00:00	BBB	BBB	1	100	3.25
+2023-12-29 00:00:00	CCC	CCC	1	100	3.125
 \.
 
 
@@ -761,8 +994,8 @@ COPY public.shorts ("DATE", "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS
 --
 
 COPY public.treemap_refreshes (id, tick, started_at, finished_at, last_refreshed, row_count, data_date, source_state, who, place, future_rows) FROM stdin;
-1795614751571925	\N	2026-11-25 13:52:31.56453+00	2026-11-25 13:52:31.57099+00	\N	0	\N	18537.18544.2.37081.0.0.0.1795602991.566581	migration 006 by postgres	7712056125244236044.18536	0
-1795614751661270	\N	2026-11-25 13:52:31.643843+00	2026-11-25 13:52:31.661274+00	2026-11-25 13:52:31.658552+00	18	2023-12-29	18537.18544.2.37081.0.0.0.1795602991.566581	postgres psql	7712056125244236044.18536	0
+1796034298675588	\N	2026-11-30 10:24:58.648207+00	2026-11-30 10:24:58.671767+00	\N	0	\N	23673.23680.2.47353.0.0.0.1796031711.850699	migration 006 by postgres	7713897464788465316.23672	0
+1796034298804359	\N	2026-11-30 10:24:58.783263+00	2026-11-30 10:24:58.804366+00	2026-11-30 10:24:58.797687+00	18	2023-12-29	23673.23680.2.47353.0.0.0.1796031711.850699 2023-12-29 00:00:00.000000	postgres psql	7713897464788465316.23672	0
 \.
 
 
@@ -833,13 +1066,6 @@ CREATE INDEX idx_shorts_product_code_date ON public.shorts USING btree ("PRODUCT
 
 
 --
--- Name: idx_treemap_refreshes_tick; Type: INDEX; Schema: public; Owner: postgres
---
-
-CREATE UNIQUE INDEX idx_treemap_refreshes_tick ON public.treemap_refreshes USING btree (place, tick);
-
-
---
 -- Name: FUNCTION get_treemap_data(p_period text, p_limit integer, p_view_mode text); Type: ACL; Schema: public; Owner: postgres
 --
 
@@ -861,6 +1087,13 @@ REVOKE ALL ON FUNCTION public.treemap_build_view() FROM PUBLIC;
 
 
 --
+-- Name: FUNCTION treemap_column_differences(); Type: ACL; Schema: public; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION public.treemap_column_differences() FROM PUBLIC;
+
+
+--
 -- Name: FUNCTION treemap_percent(percent double precision); Type: ACL; Schema: public; Owner: postgres
 --
 
@@ -879,6 +1112,20 @@ REVOKE ALL ON FUNCTION public.treemap_percent(percent text) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION public.treemap_place() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION treemap_require_columns(); Type: ACL; Schema: public; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION public.treemap_require_columns() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION treemap_source_facts(OUT newest date, OUT newest_stocks bigint, OUT usual_stocks bigint, OUT newest_figures date, OUT timed_rows bigint, OUT future_rows bigint, OUT future_first text, OUT future_last text, OUT seen boolean, OUT uncounted boolean); Type: ACL; Schema: public; Owner: postgres
+--
+
+REVOKE ALL ON FUNCTION public.treemap_source_facts(OUT newest date, OUT newest_stocks bigint, OUT usual_stocks bigint, OUT newest_figures date, OUT timed_rows bigint, OUT future_rows bigint, OUT future_first text, OUT future_last text, OUT seen boolean, OUT uncounted boolean) FROM PUBLIC;
 
 
 --
