@@ -146,7 +146,9 @@ BEGIN
                     ORDER BY key.place
                 )
         ) THEN
-            EXECUTE format('CREATE INDEX %I ON public.shorts (%s)', wanted.name,
+            -- A table that was renamed keeps its indexes, and their names. Without a name, Postgres finds one.
+            EXECUTE format('CREATE INDEX %s ON public.shorts (%s)',
+                CASE WHEN to_regclass(format('public.%I', wanted.name)) IS NULL THEN quote_ident(wanted.name) END,
                 (SELECT string_agg(quote_ident(c), ', ') FROM unnest(wanted.columns) AS c));
         END IF;
     END LOOP;

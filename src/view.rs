@@ -54,26 +54,32 @@ pub async fn load(session: &Session, tolerance: Tolerance) -> Result<Model, DbEr
             let Some(period) = Period::of_name(row.try_get("period_name")?) else { return Ok(()) };
             let view_mode = ViewMode::ALL[usize::from(row.try_get::<_, i32>("view_mode")? != 0)];
             let codes: Vec<&str> = row.try_get("product_codes")?;
-            let names: Vec<Option<&str>> = row.try_get("company_names")?;
-            let currents: Vec<f64> = row.try_get("currents")?;
-            let earliests: Vec<f64> = row.try_get("earliests")?;
-            let changes: Vec<Option<f64>> = row.try_get("changes")?;
-            let dates: Vec<Date> = row.try_get("report_dates")?;
             let mut places: Vec<_> = row.try_get::<_, Vec<i64>>("places")?.into_iter().enumerate().collect();
             places.sort_unstable_by_key(|(_, place)| *place);
             let count = row.try_get::<_, i64>("stock_count")?;
             let industry: &str = row.try_get("industry")?;
             builder.industry(period, view_mode, industry, usize::try_from(count).unwrap_or_default());
-            for (at, _) in places {
-                let stock = Stock {
-                    code: codes[at].into(),
-                    name: names[at].unwrap_or_default().into(),
-                    current: currents[at],
-                    earliest: earliests[at],
-                    change: changes[at],
-                    reported: dates[at],
-                };
-                builder.push(period, view_mode, stock);
+            // Absent where the rank by position has brought it.
+            if let Some(names) = row.try_get::<_, Option<Vec<Option<&str>>>>("company_names")? {
+                let currents: Vec<f64> = row.try_get("currents")?;
+                let earliests: Vec<f64> = row.try_get("earliests")?;
+                let changes: Vec<Option<f64>> = row.try_get("changes")?;
+                let dates: Vec<Date> = row.try_get("report_dates")?;
+                for (at, _) in places {
+                    let stock = Stock {
+                        code: codes[at].into(),
+                        name: names[at].unwrap_or_default().into(),
+                        current: currents[at],
+                        earliest: earliests[at],
+                        change: changes[at],
+                        reported: dates[at],
+                    };
+                    builder.push(period, view_mode, stock);
+                }
+            } else {
+                for (at, _) in places {
+                    builder.push_known(period, view_mode, codes[at]);
+                }
             }
             if freshness.is_none() {
                 // The same in all rows.

@@ -153,7 +153,8 @@ impl Head {
 
 /// Whether a header, which may be there more than once, accepts gzip.
 pub fn accepts_gzip(headers: &HeaderMap, accept: &HeaderName) -> bool {
-    headers.get_all(accept).into_iter().any(|value| value.to_str().is_ok_and(takes_gzip))
+    // Many send just that.
+    headers.get_all(accept).into_iter().any(|value| value == "gzip" || value.to_str().is_ok_and(takes_gzip))
 }
 
 /// Whether a list of entity tags names one, by weak comparison (RFC 9110, 13.1.2).

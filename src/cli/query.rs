@@ -18,6 +18,7 @@ use crate::{
         GetTreemapRequest, Heartbeat, Treemap, ViewMode, WatchTreemapRequest, watch_treemap_response::Event,
     },
     status::words,
+    telemetry::redacted,
 };
 
 /// The pause before a watch is tried again.
@@ -136,7 +137,7 @@ impl Query {
             match again {
                 Ok(stream) => return stream,
                 Err(error) if !is_reported => {
-                    eprintln!("the server is gone; trying again: {error:#}");
+                    eprintln!("{}", redacted(&format!("the server is gone; trying again: {error:#}")));
                     is_reported = true;
                 }
                 Err(_) => {}

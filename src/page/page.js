@@ -3,7 +3,7 @@
 // Names of companies and industries come from outside: they enter the document as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
-const STOPS = ".tile, .head[role]"; // what the keyboard and the pointer stop at
+const STOPS = ".tile:not([data-tiny]), .head[role]"; // what the keyboard and the pointer stop at: nobody sees a tile of less than half a pixel
 const [main, stage, picture, tip] = [document.querySelector("main"), $("stage"), $("picture"), $("tip")];
 
 // ---- State and URL: all of the state is in the query, defaults left out
@@ -361,7 +361,7 @@ function addBehaviour(svg) {
   }
   const stops = svg.querySelectorAll(STOPS);
   for (const stop of stops) stop.setAttribute("tabindex", "-1");
-  svg.querySelector(".tile")?.setAttribute("tabindex", "0");
+  svg.querySelector(STOPS.split(",")[0])?.setAttribute("tabindex", "0");
   // The page has its own tooltip; the names stay as aria-label.
   for (const title of svg.querySelectorAll("title")) title.remove();
 }
@@ -513,7 +513,7 @@ const AXES = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowUp: ["y", -1], A
 picture.addEventListener("keydown", (event) => {
   const target = event.target.closest(STOPS);
   if (!target || event.altKey || event.ctrlKey || event.metaKey) return;
-  const all = tiles();
+  const all = tiles().filter((tile) => tile.matches(STOPS));
   if (event.key in AXES) focusOn(nearest(target, ...AXES[event.key]) ?? target);
   else if (event.key === "Home") focusOn(all[0]);
   else if (event.key === "End") focusOn(all.at(-1));
@@ -523,7 +523,7 @@ picture.addEventListener("keydown", (event) => {
 });
 
 function focusOn(element) {
-  const stop = element ?? shown.svg.querySelector(STOPS);
+  const stop = element?.matches(STOPS) ? element : shown.svg.querySelector(STOPS);
   if (stop && isPinned() && stop !== tipTarget) hideTip();
   stop?.focus();
 }

@@ -113,6 +113,18 @@ impl Builder {
         self.stocks[period.index()].push(view_mode, stock);
     }
 
+    /// The same for a stock that was added for another view mode of the period.
+    pub fn push_known(&mut self, period: Period, view_mode: ViewMode, code: &str) {
+        let known = self.stocks[period.index()].push_known(view_mode, code);
+        debug_assert!(known.is_some(), "{code} was not added before");
+        if let Some(stock) = known {
+            self.position.product_code.clear();
+            self.position.product_code.push_str(code);
+            self.position.short_position = stock.value(view_mode);
+            self.lists[list_index(period, view_mode)].push(&self.position);
+        }
+    }
+
     /// The finished model.
     pub fn build(self, freshness: Freshness, tolerance: Tolerance) -> Model {
         let mut digest = Sha256::new();

@@ -61,9 +61,10 @@ impl Industry {
 #[derive(Debug, Default)]
 pub struct Builder {
     industries: Vec<Industry>,
-    /// The industry whose stocks are added, and the places of those that it has.
+    /// The industry whose stocks are added.
     current: usize,
-    places: HashMap<(usize, Box<str>), usize>,
+    /// For each industry, the places of its stocks by code.
+    places: Vec<HashMap<Box<str>, usize>>,
 }
 
 impl Builder {
@@ -72,6 +73,7 @@ impl Builder {
         let place = self.industries.iter().position(|industry| industry.name == name);
         self.current = place.unwrap_or_else(|| {
             self.industries.push(Industry { name: name.into(), ..Industry::default() });
+            self.places.push(HashMap::new());
             self.industries.len() - 1
         });
         self.industries[self.current].ranks[view_mode.index()].1 = count;
@@ -80,11 +82,19 @@ impl Builder {
     /// Adds the next stock of the industry, in rank order.
     pub fn push(&mut self, view_mode: ViewMode, stock: Stock) {
         let industry = &mut self.industries[self.current];
-        let place = *self.places.entry((self.current, stock.code.clone())).or_insert(industry.stocks.len());
+        let place = *self.places[self.current].entry(stock.code.clone()).or_insert(industry.stocks.len());
         if place == industry.stocks.len() {
             industry.stocks.push(stock);
         }
         industry.ranks[view_mode.index()].0.push(place);
+    }
+
+    /// The same for a stock that was added for another view mode; `None` if it was not.
+    pub fn push_known(&mut self, view_mode: ViewMode, code: &str) -> Option<&Stock> {
+        let place = *self.places.get(self.current)?.get(code)?;
+        let industry = &mut self.industries[self.current];
+        industry.ranks[view_mode.index()].0.push(place);
+        industry.stocks.get(place)
     }
 
     /// The industries; `digest` takes in what the lists do not have.

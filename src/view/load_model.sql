@@ -1,7 +1,8 @@
 -- Continues freshness.sql. All twelve lists in one statement, so that they agree with each other and with their freshness.
 -- $1: the names of the periods; $2: the most stocks per industry that a list holds.
 -- One row per industry of a list, in the order in which the lists are read; its stocks as arrays with their places, since an
--- aggregate promises no order. Each ranked window query reads one period and view mode, in the order of the index that
+-- aggregate promises no order. What is known of a stock comes with its rank by position; with its rank by change only its code, unless some
+-- industry of the period has more stocks than a list holds: such a stock may have no rank by position. Each ranked window query reads one period and view mode, in the order of the index that
 -- the migration made for it, and the window's run condition stops it early.
 , size AS MATERIALIZED (
     SELECT period_name, industry COLLATE "C" AS industry, count(*) AS with_position, count(percentage_change) AS with_change
@@ -12,6 +13,9 @@ SELECT period.name AS period_name, view_mode, ranked.industry, product_codes, co
     CASE view_mode WHEN 0 THEN with_position ELSE with_change END AS stock_count,
     last_refreshed, data_date, future_rows
 FROM unnest($1::text[]) WITH ORDINALITY AS period (name, number)
+CROSS JOIN LATERAL (
+    SELECT max(with_position) > $2 AS is_large FROM size WHERE size.period_name = period.name
+) AS size_of_period
 CROSS JOIN LATERAL (
     SELECT 0 AS view_mode, industry COLLATE "C" AS industry, array_agg(product_code) AS product_codes,
         array_agg(company_name) AS company_names, array_agg(current_short_position) AS currents,
@@ -27,8 +31,9 @@ CROSS JOIN LATERAL (
     WHERE place <= $2
     GROUP BY industry COLLATE "C"
     UNION ALL
-    SELECT 1, industry COLLATE "C", array_agg(product_code), array_agg(company_name), array_agg(current_short_position),
-        array_agg(earliest_short_position), array_agg(percentage_change), array_agg(latest_date::date), array_agg(place)
+    SELECT 1, industry COLLATE "C", array_agg(product_code), array_agg(company_name) FILTER (WHERE is_large),
+        array_agg(current_short_position) FILTER (WHERE is_large), array_agg(earliest_short_position) FILTER (WHERE is_large),
+        array_agg(percentage_change) FILTER (WHERE is_large), array_agg(latest_date::date) FILTER (WHERE is_large), array_agg(place)
     FROM (
         SELECT *, row_number() OVER (
             PARTITION BY industry COLLATE "C" ORDER BY percentage_change DESC, product_code COLLATE "C"

@@ -13,6 +13,7 @@ use std::{
 };
 
 use fastrand::Rng;
+use industry_treemap::proto::treemap::v1::WatchTreemapRequest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream, tcp::OwnedWriteHalf},
@@ -26,7 +27,8 @@ use crate::support::{
     eventually,
     raw::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET_TREEMAP, GOAWAY, HEADERS, PADDED, PING, PREFACE,
-        PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers_of, literal, request_headers,
+        PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers_of, headers_of_get, literal,
+        message, request_headers,
     },
     server::{Server, get, ready},
 };
@@ -576,6 +578,7 @@ fn unfinished(stream: u32, path: &str, declared: u32, sent: usize) -> Vec<u8> {
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const WATCH_TREEMAP: &str = "/treemap.v1.TreemapService/WatchTreemap";
 
 /// One connection of the attack on all at once, again and again: what it sends, and how long it then waits.
 async fn attack_on_all(addr: SocketAddr, source: u8, kind: usize, until: Instant) {
@@ -584,19 +587,37 @@ async fn attack_on_all(addr: SocketAddr, source: u8, kind: usize, until: Instant
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let mut open = attacker.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
+        // No room for any byte of an answer, or for one byte of each.
+        let settings: &[u8] = match kind % 6 {
+            4 => &[0, 4, 0, 0, 0, 0],
+            5 => &[0, 4, 0, 0, 0, 1],
+            _ => &[],
+        };
+        let mut open = attacker.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
         // On each, a health check that never ends, of a size that nobody takes.
         open &= attacker.send(&unfinished(1, CHECK, 4 << 20, 600)).await;
         let mut number = 1;
         while open && Instant::now() < until {
-            let (burst, pause) = match kind % 4 {
+            let (burst, pause) = match kind % 6 {
                 0 => (unfinished(stream(number), CHECK, 4 << 20, 600), 50),
                 1 => (unfinished(stream(number), GET_TREEMAP, 4096, 400), 50),
                 2 => (call_of(WATCH, stream(number)), 100),
+                // Pictures and treemaps of which none is like another.
+                4 => {
+                    let width = 160 + (usize::from(source) * 2503 + kind * 31 + number as usize) % 7520;
+                    let path = format!("/treemap.svg?limit=500&width={width}");
+                    (frame(HEADERS, END_HEADERS | END_STREAM, stream(number), &headers_of_get(&path)), 50)
+                }
+                5 => {
+                    let limit = i32::try_from(1 + (kind * 7 + number as usize) % 500).unwrap();
+                    let request = WatchTreemapRequest { period: "max".into(), limit, ..Default::default() };
+                    let headers = frame(HEADERS, END_HEADERS, stream(number), &headers_of(WATCH_TREEMAP, &[]));
+                    ([headers, frame(DATA, END_STREAM, stream(number), &message(&request))].concat(), 50)
+                }
                 _ => ((number..number + 10).flat_map(open_and_reset).collect(), 50),
             };
             open = attacker.send(&burst).await;
-            number += if kind % 4 == 3 { 10 } else { 1 };
+            number += if kind % 6 == 3 { 10 } else { 1 };
             sleep(Duration::from_millis(pause)).await;
         }
         // A connection that was refused is not made again at once: it would only measure how fast this machine connects.
@@ -631,6 +652,7 @@ async fn all_at_once(addresses: u8) {
     // Both ends of a connection have a descriptor, one of them here.
     rlimit::increase_nofile_limit(4096).unwrap();
     let database = Database::with_sample();
+    database.add_a_thousand_stocks();
     let arguments = ["--max-connections-per-client", "25%", "--log", "debug"];
     let server = Server::start_with(&database.url(), &arguments).await;
     server.wait_until_ready().await;

@@ -1,5 +1,11 @@
 //! How the server starts, waits and stops.
 
+use std::{
+    net::UdpSocket,
+    process::Command,
+    time::{Duration, Instant},
+};
+
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -140,6 +146,29 @@ async fn the_server_stops_while_it_waits_for_the_database() {
     server.wait_for_log("not ready").await;
     server.signal("TERM");
     assert!(server.wait_for_exit().await.success());
+}
+
+#[tokio::test]
+async fn the_server_stops_in_time_while_no_name_server_answers() {
+    // A name server that is silent, where the tests may have one.
+    let silent = UdpSocket::bind("127.0.0.99:53");
+    let mounts = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+    if silent.is_err() || !mounts {
+        println!("skipped: no name server without the right to port 53 and to mount");
+        return;
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "nameserver 127.0.0.99\noptions timeout:30 attempts:3\n").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]).arg(file.path());
+    command.arg(treemap::command(&[]).get_program()).env("TREEMAP_LOG_FORMAT", "text");
+    let arguments = ["--refresh-schedule", "off", "--source-interval", "off"];
+    let mut server = Server::run(command, "postgres://database.internal/x", &arguments).await;
+    server.wait_for_log("not ready").await;
+    let begun = Instant::now();
+    server.signal("TERM");
+    assert!(server.wait_for_exit().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

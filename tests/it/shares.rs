@@ -29,7 +29,9 @@ use crate::support::{
     eventually,
     files::{Reports, name},
     outage::Calls,
-    raw::{ACK, DATA, END_HEADERS, END_STREAM, GET_TREEMAP, HEADERS, PING, Raw, frame, headers_of, literal, message},
+    raw::{
+        ACK, DATA, END_HEADERS, END_STREAM, GET_TREEMAP, HEADERS, PING, Raw, frame, headers_of, headers_of_get, message,
+    },
     server::{Server, get, ready},
     treemap::{command, run, treemap},
 };
@@ -78,16 +80,6 @@ async fn requests_that_are_never_complete_are_few_in_all_and_others_are_answered
     assert!(after < before + 64.0, "{after} MiB, {before} before");
 }
 
-/// Adds a thousand stocks, so that answers are as large as in production.
-fn add_a_thousand_stocks(database: &Database) {
-    database.psql(
-        r#"INSERT INTO "company-metadata" (stock_code, company_name, industry)
-            SELECT 'L' || n, 'A company with a name of the usual length ' || n, 'Industry ' || n % 27 FROM generate_series(1, 1000) AS n;
-        INSERT INTO shorts SELECT '2023-12-29', 'L', 'L' || n, 1, 100, 1 + n % 97 FROM generate_series(1, 1000) AS n"#,
-    );
-    database.refresh();
-}
-
 /// A connection from an address that no client has which behaves.
 async fn from_another_address(server: &Server, settings: &[u8]) -> Raw {
     let socket = TcpSocket::new_v4().unwrap();
@@ -104,21 +96,10 @@ async fn answer_pings(mut raw: Raw) {
     }
 }
 
-/// The headers of a GET.
-fn get_of(path: &str) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "test")] {
-        block.push(0);
-        literal(&mut block, name.as_bytes());
-        literal(&mut block, value.as_bytes());
-    }
-    block
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_takes_cost_little_memory_and_their_connections_end() {
     let database = Database::with_sample();
-    add_a_thousand_stocks(&database);
+    database.add_a_thousand_stocks();
     let server = Server::start_with(&database.url(), &["--max-connections-per-client", "25%"]).await;
     server.wait_until_ready().await;
     let calls = Calls::start(&server.client().await);
@@ -141,9 +122,9 @@ async fn answers_that_nobody_takes_cost_little_memory_and_their_connections_end(
             let number = connection * 100 + stream;
             let id = 2 * stream + 1;
             let path = format!("/treemap.svg?limit=500&width={}", 1000 + number);
-            pictures.send(&frame(HEADERS, END_HEADERS | END_STREAM, id, &get_of(&path))).await;
+            pictures.send(&frame(HEADERS, END_HEADERS | END_STREAM, id, &headers_of_get(&path))).await;
             let path = format!("/treemap.csv?limit={}", 1 + number);
-            tables.send(&frame(HEADERS, END_HEADERS | END_STREAM, id, &get_of(&path))).await;
+            tables.send(&frame(HEADERS, END_HEADERS | END_STREAM, id, &headers_of_get(&path))).await;
         }
         attackers.extend([pictures, tables, watchers].map(|raw| tokio::spawn(answer_pings(raw))));
     }
@@ -166,7 +147,7 @@ async fn a_picture_has_its_place_among_the_calls_until_it_is_taken() {
     let (_database, server) = ready(&["--max-calls", "8"]).await;
     let mut raw = Raw::handshake(&server.addr, &[0, 4, 0, 0, 0, 0]).await;
     for stream in 0..8 {
-        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &get_of("/treemap.svg"))).await;
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &headers_of_get("/treemap.svg"))).await;
     }
     eventually("eight pictures wait", async || (server.metric("treemap_calls_in_flight").await == 8.0).then_some(()))
         .await;

@@ -124,6 +124,17 @@ impl Database {
         ));
     }
 
+    /// Adds a thousand stocks, so that answers are as large as in production.
+    pub fn add_a_thousand_stocks(&self) {
+        self.psql(
+            r#"INSERT INTO "company-metadata" (stock_code, company_name, industry)
+                SELECT 'L' || n, 'A company with a name of the usual length ' || n, 'Industry ' || n % 27
+                FROM generate_series(1, 1000) AS n;
+            INSERT INTO shorts SELECT '2023-12-29', 'L', 'L' || n, 1, 100, 1 + n % 97 FROM generate_series(1, 1000) AS n"#,
+        );
+        self.refresh();
+    }
+
     pub fn refresh(&self) {
         self.psql("SELECT refresh_treemap_data()");
     }

@@ -27,7 +27,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Starts 100 calls per second, each with a timeout of one second.
+    /// Starts 100 calls per second. A call that takes three seconds has failed: other tests on the same processors cause delays.
     pub fn start(client: &Client) -> Self {
         let (stop, made, failed) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (client, ended, all, lost) = (client.clone(), stop.clone(), made.clone(), failed.clone());
@@ -38,7 +38,7 @@ impl Calls {
                 let mut client = client.clone();
                 let answer = get(&mut client, "3m", 10, 0);
                 all.fetch_add(1, Ordering::Relaxed);
-                match tokio::time::timeout(Duration::from_secs(1), answer).await {
+                match tokio::time::timeout(Duration::from_secs(3), answer).await {
                     Ok(Ok(_)) => {}
                     _ => drop(lost.fetch_add(1, Ordering::Relaxed)),
                 }

@@ -61,6 +61,17 @@ pub fn headers_of(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
+/// The headers of a GET.
+pub fn headers_of_get(path: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "test")] {
+        block.push(0);
+        literal(&mut block, name.as_bytes());
+        literal(&mut block, value.as_bytes());
+    }
+    block
+}
+
 /// A text as HPACK has it, not compressed.
 pub fn literal(block: &mut Vec<u8>, text: &[u8]) {
     // A length with a seven-bit prefix.
