@@ -40,9 +40,10 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 ///
 /// Fails when the database does, or where `"DATE"` is a type from which no day can be read the same way twice.
 async fn characters(session: &Session) -> anyhow::Result<Characters> {
-    const STATEMENT: &str = "SELECT current_setting('server_encoding'), format_type(a.atttypid, NULL) \
+    const STATEMENT: &str = "SELECT current_setting('server_encoding'), format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END, NULL) \
         FROM (SELECT to_regclass('public.shorts') AS oid) AS shorts \
-        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = shorts.oid AND a.attname = 'DATE'";
+        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = shorts.oid AND a.attname = 'DATE' \
+        LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid";
     let row =
         session.read("look at the database", LOOKED_WITHIN, session.client().query_typed_one(STATEMENT, &[])).await?;
     if let Some(kind) = row.try_get::<_, Option<&str>>(1)?

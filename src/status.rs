@@ -53,7 +53,7 @@ impl Status {
     pub async fn read(session: &Session, tolerance: Tolerance, clock: &Clock) -> Result<Self, DbError> {
         let mut problems = migrate::differences(session).await?;
         if !problems.is_empty() {
-            problems.push("mend the above with: treemap migrate".into());
+            problems.push("repair the above with: treemap migrate".into());
         }
         let view = match View::read(session).await {
             Err(error) if problems.is_empty() => return Err(error),

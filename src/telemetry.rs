@@ -89,6 +89,10 @@ impl Telemetry {
                 .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TRACED))
         });
         Registry::default().with(lines.with_filter(filter)).with(spans).init();
+        if serves {
+            // A panic that is printed otherwise would wait for whoever reads standard error.
+            std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+        }
         Ok(Self { traces, logs_json, log })
     }
 

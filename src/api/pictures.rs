@@ -3,6 +3,7 @@
 use std::{borrow::Cow, panic::resume_unwind, sync::Arc};
 
 use bytes::Bytes;
+use flate2::Compression;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
 
 use tokio::{sync::Semaphore, task::spawn_blocking};
@@ -191,7 +192,7 @@ async fn drawing(answer: &Answer, canvas: Canvas, kind: Kind, connection: Arc<Co
                 None => csv::write(&picture),
                 Some(_) => svg::draw(&picture, canvas, kind.industry.as_deref()),
             };
-            if kind.gzip { gzip(plain.as_bytes()) } else { plain.into() }
+            if kind.gzip { gzip(plain.as_bytes(), Compression::default()) } else { plain.into() }
         };
         let drawing = connection.make(make)?;
         answer.keep_drawing(&kind, drawing.clone());

@@ -32,7 +32,7 @@ impl Migrate {
         if differences.is_empty() {
             out_line!("up to date: nothing to do");
         } else if self.check {
-            out_line!("not up to date; mend it with: treemap migrate");
+            out_line!("not up to date; repair it with: treemap migrate");
             return Ok(ExitCode::FAILURE);
         } else {
             migrate::up(&session).await?;

@@ -81,7 +81,7 @@ fn print(status: &State, clock: &Clock) {
         let all = if status.counted.is_some() { "all" } else { "what was looked at" };
         out_line!("\n{all} is well");
     } else {
-        out_line!("\nto be mended:");
+        out_line!("\nto repair:");
         for problem in &status.problems {
             out_line!("- {problem}");
         }

@@ -29,12 +29,12 @@ pub static FILES: LazyLock<[File; 3]> = LazyLock::new(|| {
         ("/page.css", "text/css; charset=utf-8", include_str!("../page/page.css")),
         ("/page.js", "text/javascript; charset=utf-8", include_str!("../page/page.js")),
     ]
-    .map(|(path, kind, plain)| File { path, kind, plain, gzip: gzip(plain.as_bytes()) })
+    .map(|(path, kind, plain)| File { path, kind, plain, gzip: gzip(plain.as_bytes(), Compression::best()) })
 });
 
 /// Compressed with gzip.
-pub fn gzip(bytes: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+pub fn gzip(bytes: &[u8], level: Compression) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), level);
     // Writing into memory does not fail.
     let compressed = encoder.write_all(bytes).and_then(|()| encoder.finish());
     compressed.unwrap_or_default().into()

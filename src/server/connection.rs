@@ -129,25 +129,28 @@ impl Client {
         let _ = stream.set_nodelay(true);
         let why = match self.tls.take() {
             None => self.serve_http(stream).await,
-            Some(tls) => {
-                let mut stop = self.stop.clone();
-                let handshake = tokio::select! {
-                    handshake = timeout(FIRST_REQUEST_WITHIN, tls.acceptor().accept(stream)) => Some(handshake),
-                    _ = stop.wait_for(|stop| *stop) => None,
-                };
-                match handshake {
-                    Some(Ok(Ok(stream))) => self.serve_http(stream).await,
-                    Some(Ok(Err(error))) => {
-                        tracing::debug!(%peer, "TLS handshake failed: {error}");
-                        Closed::Client
-                    }
-                    Some(Err(_)) => Closed::Silent,
-                    None => Closed::Stopped,
-                }
-            }
+            // Boxed, like HTTP/1.1 below: the memory of a connection would be that of the largest kind.
+            Some(tls) => Box::pin(self.serve_tls(tls, stream)).await,
         };
         metrics.closed(why);
         tracing::debug!(%peer, why = why.name(), "connection closed");
+    }
+
+    async fn serve_tls(self, tls: Arc<Tls>, stream: TcpStream) -> Closed {
+        let mut stop = self.stop.clone();
+        let handshake = tokio::select! {
+            handshake = timeout(FIRST_REQUEST_WITHIN, tls.acceptor().accept(stream)) => Some(handshake),
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        match handshake {
+            Some(Ok(Ok(stream))) => self.serve_http(stream).await,
+            Some(Ok(Err(error))) => {
+                tracing::debug!(peer = %self.peer, "TLS handshake failed: {error}");
+                Closed::Client
+            }
+            Some(Err(_)) => Closed::Silent,
+            None => Closed::Stopped,
+        }
     }
 
     /// Serves HTTP/1.1 or HTTP/2, as the client speaks, until either side ends it; gives the reason.
@@ -165,7 +168,7 @@ impl Client {
             Ok(Err(_)) => Closed::Client,
             Ok(Ok(false)) => {
                 let http = http1::serve(io.clone(), move |request| calls.answer(request));
-                self.serve_calls(http, &io, &counts).await
+                Box::pin(self.serve_calls(http, &io, &counts)).await
             }
             Ok(Ok(true)) => match Http2::new(io.clone(), counts.clone(), move |request| calls.answer(request)).await {
                 Ok(http) => self.serve_calls(http, &io, &counts).await,

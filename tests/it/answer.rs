@@ -65,6 +65,9 @@ fn lists() -> impl Strategy<Value = Vec<List>> {
 }
 
 proptest! {
+    // A case is twelve lists.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn an_answer_has_the_bytes_that_prost_writes(lists in lists(), limits in prop::collection::vec(1..=500, 1..4)) {
         let model = model(&lists);

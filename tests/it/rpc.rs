@@ -240,7 +240,7 @@ async fn grpcurl_needs_no_proto_to_list_describe_and_call() {
     let server = Server::ready(&database).await;
     let listed = output(&mut grpcurl(&server, &["list"]));
     let services: Vec<_> = listed.lines().collect();
-    for service in ["grpc.health.v1.Health", "shorts.v1alpha1.ShortedStocksService"] {
+    for service in ["grpc.health.v1.Health", "shorts.v1alpha1.ShortedStocksService", "treemap.v1.TreemapService"] {
         assert!(services.contains(&service), "{listed}");
     }
     let described = output(&mut grpcurl(&server, &["describe", "shorts.v1alpha1.ShortedStocksService"]));

@@ -143,6 +143,20 @@ async fn json_is_what_protobufs_own_mapping_makes_of_the_binary_message() {
 }
 
 #[tokio::test]
+async fn a_treemap_may_be_got_by_get_and_is_kept_by_its_entity_tag() {
+    let (_database, server) = ready(&[]).await;
+    let path = "/treemap.v1.TreemapService/GetTreemap?connect=v1&encoding=json&message=%7B%22limit%22%3A5%7D";
+    let answer = Web::new("GET", path).http1(&server.addr).await;
+    assert_eq!(answer.status, 200);
+    assert!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()["treemap"]["industries"].is_array());
+    let tag = answer.header("etag").to_owned();
+    // It shows when the data was refreshed, and whether it is stale: both are in the tag.
+    assert!(tag.starts_with(&format!("W/\"{}-", answer.header("treemap-version"))), "{tag}");
+    let known = Web::new("GET", path).header("if-none-match", &tag).http2(&server.addr).await;
+    assert_eq!((known.status.as_u16(), known.body.len()), (304, 0));
+}
+
+#[tokio::test]
 async fn every_watcher_of_every_replica_gets_the_treemap_and_then_each_change() {
     let database = Database::with_sample();
     let mut replicas = Vec::new();
@@ -451,4 +465,7 @@ async fn ten_thousand_watchers_cost_little_memory_and_get_a_change_soon() {
     );
     assert_eq!(server.metric("treemap_watch_messages_total").await - sent, 20_000.0);
     assert!(each <= 12.0, "{each} KiB for each watcher");
+    assert!(last <= Duration::from_secs(2), "{last:?} until the last has the change");
+    // Client and server share the processors; the figure of the bar is printed.
+    assert!(*times.last().unwrap() < Duration::from_secs(2), "the slowest call took {:?}", times.last());
 }
