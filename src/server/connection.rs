@@ -167,11 +167,11 @@ impl Client {
             Err(_) => Closed::Silent,
             Ok(Err(_)) => Closed::Client,
             Ok(Ok(false)) => {
-                let http = http1::serve(io.clone(), move |request| calls.answer(request));
-                Box::pin(self.serve_calls(http, &io, &counts)).await
+                let mut http = Box::new(http1::serve(io.clone(), move |request| calls.answer(request)));
+                self.serve_calls(&mut *http, &io, &counts).await
             }
             Ok(Ok(true)) => match Http2::new(io.clone(), counts.clone(), move |request| calls.answer(request)).await {
-                Ok(http) => self.serve_calls(http, &io, &counts).await,
+                Ok(mut http) => self.serve_calls(&mut http, &io, &counts).await,
                 Err(_) => Closed::Client,
             },
         }
@@ -179,8 +179,8 @@ impl Client {
 
     /// Serves the calls of a connection.
     async fn serve_calls(
-        self,
-        mut http: impl Http,
+        &self,
+        http: &mut impl Http,
         io: &Gathered<impl AsyncRead + AsyncWrite + Unpin>,
         counts: &Counts,
     ) -> Closed {
