@@ -59,9 +59,9 @@ log (name, type, needed, default_like) AS (
         ('place', 'text', true, '%treemap_place()'), ('future_rows', 'bigint', true, '0')
 ),
 log_key AS (
-    SELECT i.indexrelid::regclass AS name, i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid AND (
+    SELECT i.indexrelid::regclass AS name, CASE WHEN i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid THEN (
         SELECT array_agg(attname ORDER BY attname) FROM pg_catalog.pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY (i.indkey)
-    ) = '{id,place}'::name[] AS wanted
+    ) END AS columns
     FROM pg_catalog.pg_index i
     WHERE i.indrelid = to_regclass('public.treemap_refreshes') AND i.indisunique
 )
@@ -92,12 +92,14 @@ WHERE to_regclass('public.treemap_refreshes') IS NOT NULL
     AND (attnum IS NULL OR atttypid <> log.type OR log.needed AND NOT attnotnull
         OR log.default_like IS NOT NULL AND pg_get_expr(d.adbin, d.adrelid) LIKE log.default_like IS NOT TRUE)
 UNION ALL
-SELECT 'public.treemap_refreshes', 'public.treemap_refreshes has no unique index on (place, id)', NULL
-WHERE to_regclass('public.treemap_refreshes') IS NOT NULL AND NOT EXISTS (SELECT FROM log_key WHERE wanted)
+SELECT 'public.treemap_refreshes', format('public.treemap_refreshes has no unique index on (place, %s)', second), NULL
+FROM unnest('{id,tick}'::name[]) AS second
+WHERE to_regclass('public.treemap_refreshes') IS NOT NULL
+    AND NOT EXISTS (SELECT FROM log_key WHERE columns @> ARRAY['place', second] AND cardinality(columns) = 2)
 UNION ALL
 SELECT 'public.treemap_refreshes', format('index %s of public.treemap_refreshes is unique: rows from another database may collide', name), NULL
 FROM log_key
-WHERE NOT wanted
+WHERE columns IS NULL OR columns NOT IN ('{id,place}', '{place,tick}')
 $columns$;
 
 COMMENT ON FUNCTION public.treemap_column_differences() IS
@@ -182,7 +184,8 @@ CREATE TABLE IF NOT EXISTS public.treemap_refreshes (
     who text NOT NULL,
     place text NOT NULL DEFAULT public.treemap_place(),
     future_rows bigint NOT NULL DEFAULT 0,
-    PRIMARY KEY (place, id)
+    PRIMARY KEY (place, id),
+    UNIQUE (place, tick)
 ) USING heap;
 
 -- Whatever is there: the numbered log of 004 (its numbers and ticks collided with those that a restore or a subscription brought from
@@ -218,11 +221,14 @@ BEGIN
         WHERE place IS NULL OR id IS NULL OR future_rows IS NULL;
         DELETE FROM public.treemap_refreshes log USING public.treemap_refreshes other
         WHERE log.place = other.place AND log.id = other.id AND log.ctid < other.ctid;
+        UPDATE public.treemap_refreshes log SET tick = NULL
+        FROM public.treemap_refreshes other
+        WHERE log.place = other.place AND log.tick = other.tick AND log.id < other.id;
         ALTER TABLE public.treemap_refreshes
             ALTER id SET DEFAULT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
             ALTER started_at SET NOT NULL, ALTER finished_at SET NOT NULL, ALTER row_count SET NOT NULL, ALTER who SET NOT NULL,
             ALTER place SET DEFAULT public.treemap_place(), ALTER future_rows SET DEFAULT 0, ALTER future_rows SET NOT NULL,
-            ADD PRIMARY KEY (place, id);
+            ADD PRIMARY KEY (place, id), ADD UNIQUE (place, tick);
         FOR v_difference IN SELECT difference FROM public.treemap_column_differences() WHERE relation = 'public.treemap_refreshes' LOOP
             RAISE EXCEPTION '%', v_difference USING ERRCODE = 'datatype_mismatch', HINT = 'Rename or drop that table: a new one is created.';
         END LOOP;
@@ -641,6 +647,20 @@ BEGIN
     PERFORM set_config('lock_timeout', v_lock_timeout, true);
 
     IF NOT v_committed_is_seen AND v_waited THEN
+        IF v_alone AND p_tick IS NOT NULL THEN
+            -- What the running refresh has committed is not visible here, but its tick can be found: it is unique.
+            BEGIN
+                INSERT INTO public.treemap_refreshes (tick, started_at, finished_at, row_count, who)
+                VALUES (p_tick, clock_timestamp(), clock_timestamp(), 0, 'a probe');
+                RAISE EXCEPTION 'undo' USING ERRCODE = 'TM000';
+            EXCEPTION
+                WHEN unique_violation THEN
+                    outcome := 'already done';
+                    RETURN;
+                WHEN SQLSTATE 'TM000' THEN
+                    NULL;
+            END;
+        END IF;
         RAISE EXCEPTION USING
             ERRCODE = 'invalid_transaction_state',
             MESSAGE = format('refresh_treemap_data() cannot see what other sessions have committed: this transaction has the isolation level %s',

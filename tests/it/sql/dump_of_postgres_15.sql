@@ -156,6 +156,20 @@ BEGIN
     PERFORM set_config('lock_timeout', v_lock_timeout, true);
 
     IF NOT v_committed_is_seen AND v_waited THEN
+        IF v_alone AND p_tick IS NOT NULL THEN
+            -- What the running refresh has committed is not visible here, but its tick can be found: it is unique.
+            BEGIN
+                INSERT INTO public.treemap_refreshes (tick, started_at, finished_at, row_count, who)
+                VALUES (p_tick, clock_timestamp(), clock_timestamp(), 0, 'a probe');
+                RAISE EXCEPTION 'undo' USING ERRCODE = 'TM000';
+            EXCEPTION
+                WHEN unique_violation THEN
+                    outcome := 'already done';
+                    RETURN;
+                WHEN SQLSTATE 'TM000' THEN
+                    NULL;
+            END;
+        END IF;
         RAISE EXCEPTION USING
             ERRCODE = 'invalid_transaction_state',
             MESSAGE = format('refresh_treemap_data() cannot see what other sessions have committed: this transaction has the isolation level %s',
@@ -479,9 +493,9 @@ log (name, type, needed, default_like) AS (
         ('place', 'text', true, '%treemap_place()'), ('future_rows', 'bigint', true, '0')
 ),
 log_key AS (
-    SELECT i.indexrelid::regclass AS name, i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid AND (
+    SELECT i.indexrelid::regclass AS name, CASE WHEN i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid THEN (
         SELECT array_agg(attname ORDER BY attname) FROM pg_catalog.pg_attribute WHERE attrelid = i.indrelid AND attnum = ANY (i.indkey)
-    ) = '{id,place}'::name[] AS wanted
+    ) END AS columns
     FROM pg_catalog.pg_index i
     WHERE i.indrelid = to_regclass('public.treemap_refreshes') AND i.indisunique
 )
@@ -512,12 +526,14 @@ WHERE to_regclass('public.treemap_refreshes') IS NOT NULL
     AND (attnum IS NULL OR atttypid <> log.type OR log.needed AND NOT attnotnull
         OR log.default_like IS NOT NULL AND pg_get_expr(d.adbin, d.adrelid) LIKE log.default_like IS NOT TRUE)
 UNION ALL
-SELECT 'public.treemap_refreshes', 'public.treemap_refreshes has no unique index on (place, id)', NULL
-WHERE to_regclass('public.treemap_refreshes') IS NOT NULL AND NOT EXISTS (SELECT FROM log_key WHERE wanted)
+SELECT 'public.treemap_refreshes', format('public.treemap_refreshes has no unique index on (place, %s)', second), NULL
+FROM unnest('{id,tick}'::name[]) AS second
+WHERE to_regclass('public.treemap_refreshes') IS NOT NULL
+    AND NOT EXISTS (SELECT FROM log_key WHERE columns @> ARRAY['place', second] AND cardinality(columns) = 2)
 UNION ALL
 SELECT 'public.treemap_refreshes', format('index %s of public.treemap_refreshes is unique: rows from another database may collide', name), NULL
 FROM log_key
-WHERE NOT wanted
+WHERE columns IS NULL OR columns NOT IN ('{id,place}', '{place,tick}')
 $$;
 
 
@@ -977,15 +993,15 @@ CCC	CCC LTD	Energy
 --
 
 COPY public.shorts ("DATE", "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS", "TOTAL_PRODUCT_IN_ISSUE", "PERCENT_OF_TOTAL_PRODUCT_IN_ISSUE_REPORTED_AS_SHORT_POSITIONS") FROM stdin;
-2023-12-20 00:00:00	AAA	AAA	1	100	1.5
-2023-12-20 00:00:00	BBB	BBB	1	100	1.25
-2023-12-20 00:00:00	CCC	CCC	1	100	1.125
-2023-12-28 00:00:00	AAA	AAA	1	100	2.5
-2023-12-28 00:00:00	BBB	BBB	1	100	2.25
-2023-12-28 00:00:00	CCC	CCC	1	100	2.125
-2023-12-29 00:00:00	AAA	AAA	1	100	3.5
-2023-12-29 00:00:00	BBB	BBB	1	100	3.25
-2023-12-29 00:00:00	CCC	CCC	1	100	3.125
+2023-12-20 00:00:00	AAA LTD	AAA	1	100	1.5
+2023-12-20 00:00:00	BBB LTD	BBB	1	100	1.25
+2023-12-20 00:00:00	CCC LTD	CCC	1	100	1.125
+2023-12-28 00:00:00	AAA LTD	AAA	1	100	2.5
+2023-12-28 00:00:00	BBB LTD	BBB	1	100	2.25
+2023-12-28 00:00:00	CCC LTD	CCC	1	100	2.125
+2023-12-29 00:00:00	AAA LTD	AAA	1	100	3.5
+2023-12-29 00:00:00	BBB LTD	BBB	1	100	3.25
+2023-12-29 00:00:00	CCC LTD	CCC	1	100	3.125
 \.
 
 
@@ -994,8 +1010,8 @@ COPY public.shorts ("DATE", "PRODUCT", "PRODUCT_CODE", "REPORTED_SHORT_POSITIONS
 --
 
 COPY public.treemap_refreshes (id, tick, started_at, finished_at, last_refreshed, row_count, data_date, source_state, who, place, future_rows) FROM stdin;
-1796034298675588	\N	2026-11-30 10:24:58.648207+00	2026-11-30 10:24:58.671767+00	\N	0	\N	23673.23680.2.47353.0.0.0.1796031711.850699	migration 006 by postgres	7713897464788465316.23672	0
-1796034298804359	\N	2026-11-30 10:24:58.783263+00	2026-11-30 10:24:58.804366+00	2026-11-30 10:24:58.797687+00	18	2023-12-29	23673.23680.2.47353.0.0.0.1796031711.850699 2023-12-29 00:00:00.000000	postgres psql	7713897464788465316.23672	0
+1796036653033608	\N	2026-11-30 11:04:12.999204+00	2026-11-30 11:04:13.02895+00	\N	0	\N	24870.24877.2.49747.0.0.0.1796031711.850699	migration 006 by postgres	7713897464788465316.24869	0
+1796036653101519	\N	2026-11-30 11:04:13.086949+00	2026-11-30 11:04:13.101524+00	2026-11-30 11:04:13.096813+00	18	2023-12-29	24870.24877.2.49747.0.0.0.1796031711.850699 2023-12-29 00:00:00.000000	postgres psql	7713897464788465316.24869	0
 \.
 
 
@@ -1021,6 +1037,14 @@ ALTER TABLE ONLY public.shorts
 
 ALTER TABLE ONLY public.treemap_refreshes
     ADD CONSTRAINT treemap_refreshes_pkey PRIMARY KEY (place, id);
+
+
+--
+-- Name: treemap_refreshes treemap_refreshes_place_tick_key; Type: CONSTRAINT; Schema: public; Owner: postgres
+--
+
+ALTER TABLE ONLY public.treemap_refreshes
+    ADD CONSTRAINT treemap_refreshes_place_tick_key UNIQUE (place, tick);
 
 
 --
