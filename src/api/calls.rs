@@ -235,7 +235,7 @@ impl Shared {
                 let watcher = Watcher::begin(connection, self.limits.watchers).ok_or(Refusal::TooManyWatchers)?;
                 return Ok(Place { in_flight: None, watcher: Some(watcher), closing: Some(connection.closing()) });
             }
-            Ok(Place { in_flight: Some(self.in_flight(connection)?), ..Place::default() })
+            Ok(Place { in_flight: Some(place_of(connection, self.limits.calls)?), ..Place::default() })
         };
         let answered = protocol::serve(&self.treemap, &self.settings, (method, kind), request, connection, admit).await;
         let mut response = answered.response;
@@ -260,11 +260,6 @@ impl Shared {
         })
     }
 
-    /// A place among the calls in flight.
-    fn in_flight(&self, connection: &Arc<Counts>) -> Result<InFlight, Refusal> {
-        InFlight::begin(connection, self.limits.calls).ok_or(Refusal::TooManyCalls)
-    }
-
     async fn answer_page(
         &self,
         resource: Resource,
@@ -276,7 +271,8 @@ impl Shared {
             if crowded {
                 return Err(Refusal::TooManyConnections);
             }
-            self.in_flight(connection)
+            // Those who look hold up no calls: the other half is for these.
+            place_of(connection, self.limits.calls.div_ceil(2))
         };
         let cache_control = &self.settings.cache_control;
         let response = pictures::answer(resource, (&self.treemap, cache_control), request, connection, admit).await;
@@ -301,6 +297,11 @@ impl Shared {
         };
         if request.method() == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
     }
+}
+
+/// A place among the calls in flight, if there are fewer than `most`.
+fn place_of(connection: &Arc<Counts>, most: usize) -> Result<InFlight, Refusal> {
+    InFlight::begin(connection, most).ok_or(Refusal::TooManyCalls)
 }
 
 /// A refusal over gRPC.

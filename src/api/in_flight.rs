@@ -23,7 +23,9 @@ const INCOMPLETE: usize = 1000;
 const INCOMPLETE_PER_CONNECTION: usize = 2;
 
 /// Bytes of answers beside those that the model keeps: answers that nobody else asks for, and that wait for their client.
-const BYTES: usize = 32 * 1024 * 1024;
+const BYTES: usize = 16 * 1024 * 1024;
+/// What an address may have of them also when others have used them up.
+const BYTES_ALWAYS: usize = 1024 * 1024;
 
 /// What is open, over all connections or over those of one address.
 #[derive(Debug, Default)]
@@ -94,9 +96,10 @@ impl Counts {
 
     /// Makes an answer, unless too many wait for clients already. Its bytes count until the last of those who hold them is gone.
     pub fn make(self: &Arc<Self>, make: impl FnOnce() -> Bytes) -> Result<Bytes, Refusal> {
+        let [all, of_client] = [&self.all, &self.of_client].map(|open| open.bytes.load(Ordering::Relaxed));
         // What the model keeps may all have been made for one address.
-        let is_full = |open: &Open, most: usize| open.bytes.load(Ordering::Relaxed) > most + memo::MOST_BYTES;
-        if is_full(&self.of_client, self.share.of(BYTES)) || is_full(&self.all, BYTES) {
+        let is_over = of_client > self.share.of(BYTES) + memo::MOST_BYTES;
+        if is_over || (all > BYTES + memo::MOST_BYTES && of_client > BYTES_ALWAYS) {
             return Err(Refusal::TooManyBytes);
         }
         let bytes = make();

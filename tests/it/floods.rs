@@ -38,7 +38,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// Lines of the log that a whole attack may cost.
 const LINES: usize = 20;
 /// The memory of the container in deploy/kubernetes/deployment.yaml.
-const CONTAINER_MIB: f64 = 128.0;
+const CONTAINER_MIB: f64 = 192.0;
 
 fn lasts() -> Duration {
     let seconds = std::env::var("TREEMAP_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
