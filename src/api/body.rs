@@ -179,12 +179,11 @@ impl Body {
         self
     }
 
-    /// The same; its connection has stalled when the client does not take the bytes of a frame.
-    pub fn over(mut self, connection: Arc<Counts>) -> Self {
+    /// It is sent over a connection, which has stalled when the client does not take the bytes of a frame.
+    pub fn sent_over(&mut self, connection: &Arc<Counts>) {
         if !matches!(self.untaken, Untaken::InFlight(_)) {
-            self.untaken = Untaken::Each(connection);
+            self.untaken = Untaken::Each(connection.clone());
         }
-        self
     }
 
     /// Whether its frames exist already, and their bytes are shared: to hand them on costs no memory.

@@ -148,7 +148,7 @@ impl CallsOverConnection {
             let path = request.uri().path();
             let treemap = shared.treemap.method(path);
             // What is rare is boxed: its size would be that of every call.
-            if shared.traced {
+            let mut response = if shared.traced {
                 let method = treemap.map_or_else(|| method_of(path), |(method, _)| method.labels());
                 let span = telemetry::call_span(&method, request.headers());
                 let within = span.clone();
@@ -158,12 +158,17 @@ impl CallsOverConnection {
                         None => shared.answer_other(request, connection, crowded, span).await,
                     }
                 };
-                return Box::pin(answer.instrument(within)).await;
-            }
-            match treemap {
-                Some(method) => shared.answer_treemap(method, &mut request, connection, crowded, Span::none()).await,
-                None => Box::pin(shared.answer_other(request, connection, crowded, Span::none())).await,
-            }
+                Box::pin(answer.instrument(within)).await
+            } else {
+                match treemap {
+                    Some(method) => {
+                        shared.answer_treemap(method, &mut request, connection, crowded, Span::none()).await
+                    }
+                    None => Box::pin(shared.answer_other(request, connection, crowded, Span::none())).await,
+                }
+            };
+            response.body_mut().sent_over(connection);
+            response
         }
     }
 }
@@ -185,8 +190,7 @@ impl Shared {
         let is_read = matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD);
         let served = |resource: &Resource| self.page && (is_read || !matches!(resource, Resource::File(_)));
         if let Some(resource) = Resource::of(path).filter(served) {
-            let response = self.answer_page(resource, &mut request, connection, crowded).await;
-            return response.map(|body| body.over(connection.clone()));
+            return self.answer_page(resource, &mut request, connection, crowded).await;
         }
         let method = method_of(path);
         let mut call = Call::begin(Arc::new(self.metrics.method(&method)), span);
@@ -211,7 +215,7 @@ impl Shared {
             return refused(Refusal::Incomplete).map(|body| body.ends(call, Code::DeadlineExceeded));
         };
         let code = code_of(response.headers()).unwrap_or(Code::Unknown);
-        response.map(|body| Body::tonic(body).ends(call, code).over(connection.clone()))
+        response.map(|body| Body::tonic(body).ends(call, code))
     }
 
     async fn answer_treemap(
@@ -248,15 +252,10 @@ impl Shared {
             cors::expose(&self.origins, origin.as_ref(), response.headers_mut());
         }
         let Place { in_flight, watcher, .. } = answered.place;
-        let is_stream = watcher.is_some();
         call.holds(watcher);
         response.map(|body| {
             let body = body.ends(call, answered.code);
-            match in_flight {
-                Some(place) => body.in_flight(place),
-                None if is_stream => body.over(connection.clone()),
-                None => body,
-            }
+            if let Some(place) = in_flight { body.in_flight(place) } else { body }
         })
     }
 
@@ -275,7 +274,7 @@ impl Shared {
             place_of(connection, self.limits.calls.div_ceil(2))
         };
         let cache_control = &self.settings.cache_control;
-        let response = pictures::answer(resource, (&self.treemap, cache_control), request, connection, admit).await;
+        let response = pictures::answer(resource, &self.treemap, cache_control, request, connection, admit).await;
         self.metrics.page(resource.path(), response.status());
         response
     }

@@ -5,7 +5,6 @@ use std::{borrow::Cow, panic::resume_unwind, sync::Arc};
 use bytes::Bytes;
 use flate2::Compression;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
-
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
@@ -79,7 +78,8 @@ static DRAWING: Semaphore = Semaphore::const_new(1);
 /// Answers a request over a connection. `admit` gives it a place among the calls.
 pub async fn answer(
     resource: Resource,
-    from: (&Treemap, &HeaderValue),
+    from: &Treemap,
+    cache_control: &HeaderValue,
     request: &mut Request<RequestBody>,
     connection: &Arc<Counts>,
     admit: impl FnOnce() -> Result<InFlight, Refusal>,
@@ -93,7 +93,7 @@ pub async fn answer(
         of_file(file, request.headers())
     } else {
         match admit() {
-            Ok(place) => drawn(resource, from, &Query::of(request.uri()), request.headers(), connection)
+            Ok(place) => drawn(resource, from, cache_control, &Query::of(request.uri()), request.headers(), connection)
                 .await
                 .unwrap_or_else(problem)
                 .map(|body| body.in_flight(place)),
@@ -120,7 +120,8 @@ fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
 
 async fn drawn(
     resource: Resource,
-    (from, cache_control): (&Treemap, &HeaderValue),
+    from: &Treemap,
+    cache_control: &HeaderValue,
     query: &Query<'_>,
     headers: &HeaderMap,
     connection: &Arc<Counts>,
@@ -148,7 +149,7 @@ async fn drawn(
         };
         let bytes = match answer.drawing(&kind) {
             Some(kept) => kept,
-            None => drawing(&answer, canvas, kind.clone(), connection.clone()).await.map_err(of_refusal)?,
+            None => drawing(&answer, kind.clone(), connection.clone()).await.map_err(of_refusal)?,
         };
         compressed(bytes, kind.gzip)
     };
@@ -174,7 +175,7 @@ async fn drawn(
 }
 
 /// A drawing that is made for a connection, and kept for whoever asks for the same.
-async fn drawing(answer: &Answer, canvas: Canvas, kind: Kind, connection: Arc<Counts>) -> Result<Bytes, Refusal> {
+async fn drawing(answer: &Answer, kind: Kind, connection: Arc<Counts>) -> Result<Bytes, Refusal> {
     let _turn = DRAWING.acquire().await;
     // It may have been made while we waited.
     if let Some(kept) = answer.drawing(&kind) {
@@ -190,7 +191,10 @@ async fn drawing(answer: &Answer, canvas: Canvas, kind: Kind, connection: Arc<Co
             }
             let plain = match kind.canvas {
                 None => csv::write(&picture),
-                Some(_) => svg::draw(&picture, canvas, kind.industry.as_deref()),
+                Some((width, height, is_dark)) => {
+                    let theme = if is_dark { Theme::Dark } else { Theme::Light };
+                    svg::draw(&picture, Canvas { width, height, theme }, kind.industry.as_deref())
+                }
             };
             if kind.gzip { gzip(plain.as_bytes(), Compression::default()) } else { plain.into() }
         };

@@ -118,12 +118,11 @@ impl Service for Treemap {
         let headers = freshness(&answer);
         let (entity_tag, messages) = match method {
             Method::GetIndustryTreeMap => {
-                let message = encode(&answer, (call.codec, call.gzip), call.connection).map_err(Refusal::status)?;
+                let message = encode(&answer, call.codec, call.gzip, call.connection).map_err(Refusal::status)?;
                 (answer.model().entity_tag.clone(), Messages::One(message))
             }
             Method::GetTreemap => {
-                let form = (call.codec, call.gzip);
-                let message = treemap_v1::message(&answer, treemap_v1::Of::Get, form, call.connection);
+                let message = treemap_v1::message(&answer, treemap_v1::Of::Get, call.codec, call.gzip, call.connection);
                 let message = message.map_err(Refusal::status)?;
                 (answer.model().entity_tag_with_freshness(), Messages::One(message))
             }
@@ -137,7 +136,7 @@ impl Service for Treemap {
 }
 
 /// The published message of an answer, made and compressed once for a model.
-fn encode(answer: &Answer, (codec, gzip): (Codec, bool), connection: &Arc<Counts>) -> Result<Message, Refusal> {
+fn encode(answer: &Answer, codec: Codec, gzip: bool, connection: &Arc<Counts>) -> Result<Message, Refusal> {
     let make = |slices: &mut dyn Iterator<Item = &[u8]>| -> Bytes {
         let slices: Vec<_> = slices.collect();
         let length = slices.iter().map(|slice| slice.len()).sum();

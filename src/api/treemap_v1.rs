@@ -50,7 +50,8 @@ pub enum Of {
 pub fn message(
     answer: &Answer,
     of: Of,
-    (codec, gzip): (Codec, bool),
+    codec: Codec,
+    gzip: bool,
     connection: &Arc<Counts>,
 ) -> Result<Message, Refusal> {
     let bits = [true, codec == Codec::Json, gzip, of == Of::Watch, answer.model().is_stale()];

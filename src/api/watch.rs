@@ -26,8 +26,8 @@ use crate::treemap::{
 struct Watch {
     treemap: Treemap,
     request: Request,
-    /// Codec, and whether it takes gzip.
-    form: (Codec, bool),
+    codec: Codec,
+    gzip: bool,
     connection: Arc<Counts>,
     /// The version that the client has.
     version: String,
@@ -53,7 +53,8 @@ pub fn treemaps(treemap: Treemap, request: Request, version: String, call: Call<
         deadline: call.timeout.map(|timeout| now + timeout),
         treemap,
         request,
-        form: (call.codec, call.gzip),
+        codec: call.codec,
+        gzip: call.gzip,
         connection: call.connection.clone(),
         version,
         closing: call.closing,
@@ -80,7 +81,7 @@ impl Watch {
                 Next::Published => {}
                 Next::Heartbeat => {
                     self.sent();
-                    return Ok(treemap_v1::heartbeat(&model, self.form.0));
+                    return Ok(treemap_v1::heartbeat(&model, self.codec));
                 }
                 Next::End(refusal) => return Err(refusal),
             }
@@ -90,7 +91,7 @@ impl Watch {
     fn treemap_of(&mut self, model: Arc<Model>) -> Result<Message, Refusal> {
         self.version = model.version.to_str().unwrap_or_default().into();
         self.sent();
-        treemap_v1::message(&Answer::new(model, self.request), Of::Watch, self.form, &self.connection)
+        treemap_v1::message(&Answer::new(model, self.request), Of::Watch, self.codec, self.gzip, &self.connection)
     }
 
     fn sent(&mut self) {

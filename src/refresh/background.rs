@@ -203,8 +203,8 @@ impl Refreshes {
         if !self.uncounted && state.as_deref().is_some_and(|state| state.contains("uncounted")) {
             self.uncounted = true;
             tracing::warn!(
-                "Postgres does not count the changes of a source table (a foreign table, a function, Citus, or track_counts is off): a new day is noticed, \
-                 and a change of an older one only by the next tick of the schedule"
+                "Postgres does not count the changes of a source table (a foreign table, a function, Citus, or track_counts \
+                 is off): a new day is noticed, and a change of an older one only by the next tick of the schedule"
             );
         }
         if state == refreshed {

@@ -48,9 +48,12 @@ impl<K: Clone + Ord> Memo<K> {
         Some(kept.bytes.clone())
     }
 
-    /// Keeps what was made for `key`.
+    /// Keeps what was made for `key`, unless it alone is too large.
     pub fn keep(&self, key: K, bytes: Bytes) {
         let (most, most_bytes) = CAPACITY;
+        if bytes.len() > most_bytes {
+            return;
+        }
         let kept = Kept { last_use: AtomicU64::new(self.next_use()), bytes };
         let mut all = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(key, kept);
@@ -92,5 +95,6 @@ mod tests {
         }
         memo.keep(100, vec![0; CAPACITY.1 + 1].into());
         assert!(memo.kept(&100).is_none());
+        assert!(memo.kept(&99).is_some(), "the others stay");
     }
 }

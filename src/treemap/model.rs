@@ -106,23 +106,24 @@ impl Builder {
 
     /// Adds the next stock of the industry, in rank order, and no more than [`Limit::MAX`](super::Limit::MAX).
     pub fn push(&mut self, period: Period, view_mode: ViewMode, stock: Stock) {
-        self.position.product_code.clear();
-        self.position.product_code.push_str(&stock.code);
-        self.position.short_position = stock.value(view_mode);
-        self.lists[list_index(period, view_mode)].push(&self.position);
+        self.rank(period, view_mode, &stock.code, stock.value(view_mode));
         self.stocks[period.index()].push(view_mode, stock);
     }
 
     /// The same for a stock that was added for another view mode of the period.
     pub fn push_known(&mut self, period: Period, view_mode: ViewMode, code: &str) {
-        let known = self.stocks[period.index()].push_known(view_mode, code);
+        let known = self.stocks[period.index()].push_known(view_mode, code).map(|stock| stock.value(view_mode));
         debug_assert!(known.is_some(), "{code} was not added before");
-        if let Some(stock) = known {
-            self.position.product_code.clear();
-            self.position.product_code.push_str(code);
-            self.position.short_position = stock.value(view_mode);
-            self.lists[list_index(period, view_mode)].push(&self.position);
+        if let Some(value) = known {
+            self.rank(period, view_mode, code, value);
         }
+    }
+
+    fn rank(&mut self, period: Period, view_mode: ViewMode, code: &str, value: f64) {
+        self.position.product_code.clear();
+        self.position.product_code.push_str(code);
+        self.position.short_position = value;
+        self.lists[list_index(period, view_mode)].push(&self.position);
     }
 
     /// The finished model.

@@ -1,9 +1,10 @@
 -- Continues freshness.sql. All twelve lists in one statement, so that they agree with each other and with their freshness.
 -- $1: the names of the periods; $2: the most stocks per industry that a list holds.
 -- One row per industry of a list, in the order in which the lists are read; its stocks as arrays with their places, since an
--- aggregate promises no order. What is known of a stock comes with its rank by position; with its rank by change only its code, unless some
--- industry of the period has more stocks than a list holds: such a stock may have no rank by position. Each ranked window query reads one period and view mode, in the order of the index that
--- the migration made for it, and the window's run condition stops it early.
+-- aggregate promises no order. What is known of a stock comes with its rank by position. Its rank by change brings only its code, unless
+-- some industry of the period has more stocks than a list holds: a stock may then have no rank by position.
+-- Each ranked window query reads one period and view mode, in the order of the index that the migration made for it, and the window's run
+-- condition stops it early.
 , size AS MATERIALIZED (
     SELECT period_name, industry COLLATE "C" AS industry, count(*) AS with_position, count(percentage_change) AS with_change
     FROM public.mv_treemap_data
