@@ -335,4 +335,21 @@ mod tests {
         drop(waiting);
         assert_eq!(all.bytes.load(Ordering::Relaxed), 0);
     }
+
+    #[test]
+    fn an_address_has_a_few_answers_of_its_own_when_others_have_used_up_all() {
+        let all = Arc::<Open>::default();
+        let address = || Arc::new(Counts::new(all.clone(), Arc::default(), Share::of_all(1, 4)));
+        let megabyte = || Bytes::from(vec![0; 1024 * 1024]);
+        let attackers: Vec<_> = (0..8).map(|_| address()).collect();
+        let mut waiting = Vec::new();
+        for attacker in &attackers {
+            while let Ok(bytes) = attacker.make(megabyte) {
+                waiting.push(bytes);
+            }
+        }
+        let late = address();
+        let own: Vec<_> = std::iter::from_fn(|| late.make(megabyte).ok()).collect();
+        assert_eq!(own.len(), BYTES_ALWAYS / (1024 * 1024) + 1);
+    }
 }

@@ -177,6 +177,13 @@ async fn a_cache_can_hold_pictures_and_what_is_wrong_with_a_request_is_said() {
         assert_eq!(gunzip(&zipped.body), answer.body);
         let head = Web::new("HEAD", path).http1(&server.addr).await;
         assert_eq!((head.status.as_u16(), head.body.len()), (200, 0));
+        // Under the address of a version, only that one is kept.
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let version = answer.headers["treemap-version"].to_str().unwrap();
+        for (asked, kept) in [(version, answer.headers["cache-control"].to_str().unwrap()), ("another", "no-store")] {
+            let answer = get(&server, &format!("{path}{joint}version={asked}")).await;
+            assert_eq!(answer.headers["cache-control"], kept, "{asked}");
+        }
         database.refresh();
         crate::support::eventually("another tag", async || {
             (get(&server, path).await.headers["etag"].to_str().unwrap() != tag).then_some(())

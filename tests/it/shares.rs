@@ -213,6 +213,17 @@ async fn a_connection_has_a_few_streams_of_health_and_its_checks_are_answered_be
 }
 
 #[tokio::test]
+async fn a_stream_of_reflection_whose_client_is_silent_ends() {
+    let (_database, server) = ready(&[]).await;
+    let mut client = ServerReflectionClient::new(server.channel().await);
+    let begun = Instant::now();
+    let mut answers = client.server_reflection_info(pending::<ServerReflectionRequest>()).await.unwrap().into_inner();
+    // However it ends: nothing was asked.
+    let _ = timeout(Duration::from_secs(90), answers.message()).await.expect("it ends");
+    assert!(begun.elapsed() > Duration::from_secs(55), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_health_check_whose_request_is_never_complete_is_refused_after_five_seconds() {
     let (_database, server) = ready(&[]).await;
     let mut client = Grpc::new(server.channel().await);
