@@ -1,6 +1,6 @@
 //! Load by h2load, on the same machine, and what it costs a server.
 
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{fs, path::Path, process::Command};
 
 use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
 use prost::Message;
@@ -95,9 +95,8 @@ impl Load {
         let (connections, streams) = (connections.to_string(), streams.to_string());
         let warm = ["-c", &connections, "-m", &streams, "-D", "1"];
         self.command(addr, &warm);
-        let (before, began) = (cpu_seconds(pid), Instant::now());
+        let before = cpu_seconds(pid);
         let printed = self.command(addr, &["-c", &connections, "-m", &streams, "-D", "3"]);
-        let _ = began;
         let used = cpu_seconds(pid) - before;
         let (_, rate) = printed.split_once("finished in ").unwrap();
         let rate: f64 = rate.split([',', ' ']).find_map(|word| word.parse().ok()).unwrap();

@@ -164,19 +164,17 @@ impl Body {
         Self::of(Frames::Tonic(body))
     }
 
-    /// The same; `call` is over with its last frame, and has `code` then, unless that frame has another.
-    pub fn ends(mut self, call: Call, code: Code) -> Self {
+    /// `call` is over with its last frame, and has `code` then, unless that frame has another.
+    pub fn ends(&mut self, call: Call, code: Code) {
         self.call = Some((call, code));
         if self.is_end_stream() {
             self.call_ended(None);
         }
-        self
     }
 
-    /// The same; its bytes have a place among the calls until the client has taken them.
-    pub fn in_flight(mut self, place: InFlight) -> Self {
+    /// Its bytes have a place among the calls until the client has taken them.
+    pub fn in_flight(&mut self, place: InFlight) {
         self.untaken = Untaken::InFlight(place);
-        self
     }
 
     /// It is sent over a connection, which has stalled when the client does not take the bytes of a frame.

@@ -200,22 +200,22 @@ impl Shared {
         });
         if method.is_unknown() || !is_grpc || request.version() != Version::HTTP_2 {
             discard_in_time(request.body_mut()).await;
-            return plain(StatusCode::NOT_FOUND, "404 page not found\n")
-                .map(|body| body.ends(call, Code::Unimplemented));
+            let response = plain(StatusCode::NOT_FOUND, "404 page not found\n");
+            return ended_by(response, call, Code::Unimplemented);
         }
         if method.grpc_type != "unary" {
             let Some(stream) = OpenStream::begin(connection) else {
-                return refused(Refusal::TooManyStreams).map(|body| body.ends(call, Code::ResourceExhausted));
+                return ended_by(refused(Refusal::TooManyStreams), call, Code::ResourceExhausted);
             };
             call.holds_stream(stream);
             // Streams are few: theirs is not counted among the requests that are not complete.
             request = request.map(RequestBody::of_stream);
         }
         let Ok(response) = timeout(COMPLETE_WITHIN, self.services.answer(request)).await else {
-            return refused(Refusal::Incomplete).map(|body| body.ends(call, Code::DeadlineExceeded));
+            return ended_by(refused(Refusal::Incomplete), call, Code::DeadlineExceeded);
         };
         let code = code_of(response.headers()).unwrap_or(Code::Unknown);
-        response.map(|body| Body::tonic(body).ends(call, code))
+        ended_by(response.map(Body::tonic), call, code)
     }
 
     async fn answer_treemap(
@@ -253,10 +253,12 @@ impl Shared {
         }
         let Place { in_flight, watcher, .. } = answered.place;
         call.holds(watcher);
-        response.map(|body| {
-            let body = body.ends(call, answered.code);
-            if let Some(place) = in_flight { body.in_flight(place) } else { body }
-        })
+        let body = response.body_mut();
+        body.ends(call, answered.code);
+        if let Some(place) = in_flight {
+            body.in_flight(place);
+        }
+        response
     }
 
     async fn answer_page(
@@ -301,6 +303,12 @@ impl Shared {
 /// A place among the calls in flight, if there are fewer than `most`.
 fn place_of(connection: &Arc<Counts>, most: usize) -> Result<InFlight, Refusal> {
     InFlight::begin(connection, most).ok_or(Refusal::TooManyCalls)
+}
+
+/// A response with whose last frame `call` is over.
+fn ended_by(mut response: Response<Body>, call: Call, code: Code) -> Response<Body> {
+    response.body_mut().ends(call, code);
+    response
 }
 
 /// A refusal over gRPC.

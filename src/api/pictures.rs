@@ -14,7 +14,6 @@ use super::{
     query::Query,
     refusal::{Refusal, in_connect},
     request::{RequestBody, accepts_gzip, discard_in_time, names},
-    treemap_service::freshness,
     treemap_v1::treemap,
 };
 use crate::{
@@ -93,10 +92,13 @@ pub async fn answer(
         of_file(file, request.headers())
     } else {
         match admit() {
-            Ok(place) => drawn(resource, from, cache_control, &Query::of(request.uri()), request.headers(), connection)
-                .await
-                .unwrap_or_else(problem)
-                .map(|body| body.in_flight(place)),
+            Ok(place) => {
+                let query = Query::of(request.uri());
+                let drawn = drawn(resource, from, cache_control, &query, request.headers(), connection).await;
+                let mut response = drawn.unwrap_or_else(problem);
+                response.body_mut().in_flight(place);
+                response
+            }
             Err(refusal) => problem(of_refusal(refusal)),
         }
     };
@@ -153,7 +155,7 @@ async fn drawn(
         };
         compressed(bytes, kind.gzip)
     };
-    let mut all = freshness(&answer);
+    let mut all = answer.metadata();
     if let Some(encoding) = response.headers_mut().remove(header::CONTENT_ENCODING) {
         all.insert(header::CONTENT_ENCODING, encoding);
     }

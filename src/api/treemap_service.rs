@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use prost::Message as _;
 use tonic::Status;
 
@@ -115,7 +115,7 @@ impl Service for Treemap {
         };
         let request = request.map_err(|invalid| Refusal::Invalid(invalid).status())?;
         let answer = self.answer(request).await.map_err(Refusal::status)?;
-        let headers = freshness(&answer);
+        let headers = answer.metadata();
         let (entity_tag, messages) = match method {
             Method::GetIndustryTreeMap => {
                 let message = encode(&answer, call.codec, call.gzip, call.connection).map_err(Refusal::status)?;
@@ -151,27 +151,4 @@ fn encode(answer: &Answer, codec: Codec, gzip: bool, connection: &Arc<Counts>) -
         })
     });
     encoded.map(Message::of_envelope)
-}
-
-/// The initial metadata of an answer: the period that is served, and how fresh the data is.
-pub fn freshness(answer: &Answer) -> HeaderMap {
-    static PERIOD: HeaderName = HeaderName::from_static("treemap-period");
-    static VERSION: HeaderName = HeaderName::from_static("treemap-version");
-    static DATA_DATE: HeaderName = HeaderName::from_static("treemap-data-date");
-    static LAST_REFRESHED: HeaderName = HeaderName::from_static("treemap-last-refreshed");
-    static STALE: HeaderName = HeaderName::from_static("treemap-stale");
-    let model = answer.model();
-    // Room for those that the protocols add, so that the map never grows.
-    let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(&PERIOD, HeaderValue::from_static(answer.period().name()));
-    headers.insert(&VERSION, model.version.clone());
-    for (name, value) in [(&DATA_DATE, &model.data_date), (&LAST_REFRESHED, &model.last_refreshed)] {
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
-        }
-    }
-    if model.is_stale() {
-        headers.insert(&STALE, HeaderValue::from_static("true"));
-    }
-    headers
 }

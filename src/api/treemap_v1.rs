@@ -123,7 +123,7 @@ pub fn treemap(answer: &Answer) -> Treemap {
             ViewMode::PercentageChange => Wire::Change.into(),
         },
         version: text(&model.version),
-        data_date: model.data_date.as_ref().map(text).unwrap_or_default(),
+        data_date: model.freshness.data_date.map(|date| date.to_string()).unwrap_or_default(),
         refreshed_at: refreshed_at(model),
         stale: model.is_stale(),
         industries: industries.collect(),

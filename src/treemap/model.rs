@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -46,10 +46,8 @@ pub struct Model {
     pub version: HeaderValue,
     /// The same as a weak entity tag of HTTP.
     pub entity_tag: HeaderValue,
-    /// The data date as YYYY-MM-DD.
-    pub data_date: Option<HeaderValue>,
-    /// When the view was refreshed, by RFC 3339 in UTC.
-    pub last_refreshed: Option<HeaderValue>,
+    /// By period, before and after it is stale.
+    metadata: [[HeaderMap; 2]; Period::ALL.len()],
     /// Before and after it is stale.
     tags_with_freshness: [HeaderValue; 2],
     stale_from: SystemTime,
@@ -132,22 +130,39 @@ impl Builder {
         let lists = self.lists.map(|list| list.build(&mut digest));
         let industries = self.stocks.map(|stocks| stocks.build(&mut digest));
         digest.update(format!("{:?}", freshness.data_date));
-        let version = digest.finalize()[..8].iter().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        let digest = digest.finalize()[..8].iter().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+        let version = header(&format!("{digest:016x}"));
         let refreshed = freshness.last_refreshed.map_or(0, Timestamp::as_microsecond);
         Model {
             lists,
             industries,
             freshness,
-            version: header(&format!("{version:016x}")),
-            entity_tag: header(&format!("W/\"{version:016x}\"")),
-            tags_with_freshness: [0, 1].map(|stale| header(&format!("W/\"{version:016x}-{refreshed:x}-{stale}\""))),
-            data_date: freshness.data_date.map(|date| header(&date.to_string())),
-            last_refreshed: freshness.last_refreshed.map(|instant| header(&instant.to_string())),
+            entity_tag: header(&format!("W/\"{digest:016x}\"")),
+            tags_with_freshness: [0, 1].map(|stale| header(&format!("W/\"{digest:016x}-{refreshed:x}-{stale}\""))),
+            metadata: Period::ALL.map(|period| [false, true].map(|stale| metadata(period, &version, freshness, stale))),
+            version,
             stale_from: freshness.view_stale_from(tolerance).min(freshness.data_stale_from(tolerance)),
             memo: Memo::default(),
             drawings: Memo::default(),
         }
     }
+}
+
+/// What tells of a period's answers which they are, and how fresh. Copied for each answer, which costs half of making it (measured).
+fn metadata(period: Period, version: &HeaderValue, freshness: Freshness, stale: bool) -> HeaderMap {
+    let data_date = freshness.data_date.map(|date| header(&date.to_string()));
+    let last_refreshed = freshness.last_refreshed.map(|instant| header(&instant.to_string()));
+    let all = [
+        ("treemap-period", Some(HeaderValue::from_static(period.name()))),
+        ("treemap-version", Some(version.clone())),
+        ("treemap-data-date", data_date),
+        ("treemap-last-refreshed", last_refreshed),
+        ("treemap-stale", stale.then_some(HeaderValue::from_static("true"))),
+    ];
+    // With room in its index for what the protocols add.
+    let mut metadata = HeaderMap::with_capacity(12);
+    metadata.extend(all.into_iter().filter_map(|(name, value)| Some((HeaderName::from_static(name), value?))));
+    metadata
 }
 
 /// A value that is sent with every answer, checked once.
@@ -173,9 +188,9 @@ impl Answer {
         &self.model
     }
 
-    /// The period that is served, which may be longer than the one asked for.
-    pub const fn period(&self) -> Period {
-        self.request.period
+    /// Its initial metadata: the period that is served, which may be longer than the one asked for, and how fresh the data is.
+    pub fn metadata(&self) -> HeaderMap {
+        self.model.metadata[self.request.period.index()][usize::from(self.model.is_stale())].clone()
     }
 
     /// The `stocks.v1alpha1.IndustryTreeMap` in protobuf, piece by piece.
