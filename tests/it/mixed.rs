@@ -123,8 +123,9 @@ async fn call_on(protocol: Protocol, ready: Arc<Mutex<Vec<String>>>, stop: Arc<A
         };
         let mut answered = false;
         // A connection that was kept may be closed as the request is sent: then it is sent again over a new one, as every client does.
-        for _ in 0..2 {
-            let mut connection = match connections.remove(&addr) {
+        for kept in [connections.remove(&addr), None] {
+            let is_new = kept.is_none();
+            let mut connection = match kept {
                 Some(kept) => kept,
                 None => {
                     protocol.connect(&addr).await.unwrap_or_else(|| panic!("{protocol:?}: {addr} takes no connection"))
@@ -133,13 +134,13 @@ async fn call_on(protocol: Protocol, ready: Arc<Mutex<Vec<String>>>, stop: Arc<A
             let request = protocol.request(&addr);
             let sent = match &mut connection {
                 Connection::Http1(sender) => {
-                    if sender.ready().await.is_err() {
+                    if !is_new && sender.ready().await.is_err() {
                         continue;
                     }
                     timeout(Duration::from_secs(2), sender.send_request(request)).await
                 }
                 Connection::Http2(sender) => {
-                    if sender.ready().await.is_err() {
+                    if !is_new && sender.ready().await.is_err() {
                         continue;
                     }
                     timeout(Duration::from_secs(2), sender.send_request(request)).await
@@ -154,7 +155,7 @@ async fn call_on(protocol: Protocol, ready: Arc<Mutex<Vec<String>>>, stop: Arc<A
                     }
                     break;
                 }
-                Err(_) => drop(connection),
+                Err(error) => assert!(!is_new, "{protocol:?}: {error}"),
             }
         }
         assert!(answered, "{protocol:?}: call {made} to {addr} failed");

@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
+    common::v1::KeyValue,
     trace::v1::Span,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -386,6 +387,18 @@ async fn a_call_is_a_span_in_the_trace_of_its_caller() {
     assert_eq!(span.kind, 2, "server");
     let protocol = span.attributes.iter().find(|attribute| attribute.key == "treemap.protocol");
     assert!(format!("{:?}", protocol.unwrap().value).contains("grpc"), "{span:?}");
+    for (web, protocol) in
+        [(Web::json("{}"), "connect"), (Web::post("application/grpc-web", raw::message(&request)), "grpc_web")]
+    {
+        assert_eq!(web.http1(&server.addr).await.status, 200);
+        eventually(&format!("the span of {protocol} arrives"), async || {
+            let spans = collector.0.lock().unwrap();
+            let mut attributes = spans.iter().flat_map(|span| &span.attributes);
+            let named = |attribute: &&KeyValue| format!("{:?}", attribute.value).contains(&format!("\"{protocol}\""));
+            attributes.find(|attribute| attribute.key == "treemap.protocol" && named(attribute)).map(drop)
+        })
+        .await;
+    }
     // The load has its own.
     collector.wait_for("load").await;
 }
