@@ -1,10 +1,12 @@
 //! The body of a response, in whatever protocol, with the call that it ends.
 
 use std::{
+    cell::RefCell,
     fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::SystemTime,
 };
 
 use bytes::{Buf, Bytes};
@@ -82,7 +84,35 @@ pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    response.headers_mut().insert(header::DATE, date());
     response
+}
+
+/// Leaves out the body, as HEAD has it, and says how long it would be.
+pub fn leave_out_body(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    let body = response.body_mut();
+    body.frames = Body::empty().frames;
+    body.call_ended(None);
+}
+
+/// Now, as HTTP has it: made once a second and thread.
+pub fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(last, date)| {
+        if *last != second
+            && let Ok(new) = HeaderValue::try_from(httpdate::fmt_http_date(now))
+        {
+            (*last, *date) = (second, new);
+        }
+        date.clone()
+    })
 }
 
 /// The messages of a stream as frames, then what `end` makes of how it ended: `None` when it went well.

@@ -16,7 +16,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     Treemap,
-    body::{Body, plain},
+    body::{Body, date, leave_out_body, plain},
     call::{Call, code_of},
     cors,
     in_flight::{Answering, Counts, InFlight, Open, OpenStream, Place, Watcher},
@@ -144,6 +144,8 @@ impl CallsOverConnection {
         async move {
             let OverConnection { calls: Calls(shared), connection, crowded } = &*over;
             let crowded = *crowded;
+            let is_head = request.method() == HttpMethod::HEAD;
+            let is_http1 = request.version() < Version::HTTP_2;
             let _answering = Answering::begin(connection);
             let path = request.uri().path();
             let treemap = shared.treemap.method(path);
@@ -167,6 +169,12 @@ impl CallsOverConnection {
                     None => Box::pin(shared.answer_other(request, connection, crowded, Span::none())).await,
                 }
             };
+            if is_head {
+                leave_out_body(&mut response);
+            }
+            if is_http1 && (connection.is_closing() || shared.stopping.load(Ordering::Relaxed)) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             response.body_mut().sent_over(connection);
             response
         }
@@ -247,6 +255,10 @@ impl Shared {
             self.protocol_metrics[protocol.index()].replied(answered.code);
             call.speaks(Protocol::NAMES[protocol.index()]);
         }
+        if !matches!(answered.protocol, Some(Protocol::Grpc | Protocol::GrpcWeb { .. })) {
+            // For caches, which compute ages from it. hyper would add it only over HTTP/1.1.
+            response.headers_mut().insert(header::DATE, date());
+        }
         // No browser speaks gRPC itself.
         if origin.is_some() || answered.protocol != Some(Protocol::Grpc) {
             cors::expose(&self.origins, origin.as_ref(), response.headers_mut());
@@ -292,11 +304,10 @@ impl Shared {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
             return response;
         }
-        let response = match self.not_ready() {
+        match self.not_ready() {
             None => plain(StatusCode::OK, "OK"),
             Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
-        };
-        if request.method() == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
+        }
     }
 }
 

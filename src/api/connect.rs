@@ -1,10 +1,7 @@
 //! The Connect protocol: unary calls by POST and GET, and the envelopes of streams.
 //! <https://connectrpc.com/docs/protocol>
 
-use std::{
-    cell::RefCell,
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
 use base64::{
     Engine,
@@ -87,7 +84,7 @@ pub fn message(body: Bytes, gzip: bool, limit: usize) -> Result<Bytes, Status> {
 
 /// The message of a GET.
 pub fn message_of_query(query: &Query<'_>, asked: &mut Asked, limit: usize) -> Result<Bytes, Status> {
-    if let Some(version) = query.value("connect")
+    if let Some(version) = query.value("connect").filter(|version| !version.is_empty())
         && version != "v1"
     {
         return Err(Status::invalid_argument(format!("connect must be \"v1\": got {version:?}")));
@@ -113,15 +110,10 @@ pub fn message_of_query(query: &Query<'_>, asked: &mut Asked, limit: usize) -> R
 
 /// The reply of a unary call.
 pub fn render(asked: &Asked, settings: &Settings, result: Result<Reply, Failure>) -> Response<Body> {
-    let failure = match result {
-        Ok(reply) => return render_reply(asked, settings, reply),
+    match result {
+        Ok(reply) => render_reply(asked, settings, reply),
         Err(failure) => render_failure(failure),
-    };
-    if is_head(asked) { failure.map(|_| Body::empty()) } else { failure }
-}
-
-fn is_head(asked: &Asked) -> bool {
-    asked.get.as_ref().is_some_and(|get| get.head)
+    }
 }
 
 fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Body> {
@@ -134,12 +126,8 @@ fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Bo
     let mut not_modified = false;
     if let Some(get) = &asked.get {
         headers.insert(header::CACHE_CONTROL, settings.cache_control.clone());
-        if !asked.http1 {
-            // For caches, which compute ages from it. hyper adds its own only over HTTP/1.1.
-            headers.insert(header::DATE, date());
-        }
         if let Some(tag) = entity_tag {
-            not_modified = get.if_none_match.as_ref().is_some_and(|known| names(known, &tag));
+            not_modified = get.if_none_match.iter().any(|known| names(known, &tag));
             headers.insert(header::ETAG, tag);
         }
     }
@@ -154,31 +142,7 @@ fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Bo
     if message.is_compressed() {
         headers.insert(header::CONTENT_ENCODING, GZIP.clone());
     }
-    let bytes = message.bytes();
-    let mut body = Body::empty();
-    if is_head(asked) {
-        headers.insert(header::CONTENT_LENGTH, bytes.len().into());
-    } else {
-        body = Body::whole(bytes);
-    }
-    response(headers, body)
-}
-
-/// Now, as HTTP has it: made once a second and thread.
-fn date() -> HeaderValue {
-    thread_local! {
-        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    LAST.with_borrow_mut(|(last, date)| {
-        if *last != second
-            && let Ok(new) = HeaderValue::try_from(httpdate::fmt_http_date(now))
-        {
-            (*last, *date) = (second, new);
-        }
-        date.clone()
-    })
+    response(headers, Body::whole(message.bytes()))
 }
 
 fn render_failure(failure: Failure) -> Response<Body> {

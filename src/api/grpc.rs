@@ -15,6 +15,7 @@ use super::{
     in_flight::Counts,
     message::{envelope, only_message},
     protocol::Asked,
+    refusal::Refusal,
     request::Head,
     service::{Failure, Messages, Reply},
 };
@@ -31,7 +32,7 @@ const TRAILERS: u8 = 0x80;
 
 /// Reads what the headers of a request say.
 pub fn head(headers: &HeaderMap) -> Result<Head, Status> {
-    let timeout = headers.get(&GRPC_TIMEOUT).map(timeout).transpose()?;
+    let timeout = headers.get(&GRPC_TIMEOUT).filter(|value| !value.is_empty()).map(timeout).transpose()?;
     let (gzip_in, gzip_out) = Head::compression(headers, &GRPC_ENCODING, &GRPC_ACCEPT_ENCODING)?;
     Ok(Head { timeout, gzip_in, gzip_out: gzip_out || gzip_in })
 }
@@ -87,6 +88,7 @@ fn add_status(status: &Status, headers: &mut HeaderMap) {
 /// The reply of a gRPC call.
 pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
     let (mut headers, body) = match result {
+        Err(failure) => return render_failure(asked, failure),
         Ok(Reply { mut headers, trailers, messages, .. }) => {
             if asked.http1 {
                 // HTTP/1.1 sends only trailers that were announced.
@@ -108,33 +110,39 @@ pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
                 }
             }
         }
-        Err(failure) => (failure_headers(failure), Body::empty()),
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
     response(headers, body)
 }
 
-/// The reply of a gRPC-Web call, whose trailers are the last envelope of its body; or its headers, where there is no message.
+/// A failure of either: headers alone.
+pub fn render_failure(asked: &Asked, Failure { status, mut headers, trailers }: Failure) -> Response<Body> {
+    headers.extend(trailers);
+    add_status(&status, &mut headers);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
+    // Who has used another compression learns of ours.
+    headers.insert(&GRPC_ACCEPT_ENCODING, GZIP.clone());
+    response(headers, Body::empty())
+}
+
+/// The reply of a gRPC-Web call, whose trailers are the last envelope of its body; or its headers, where there is no message. Fails when
+/// too many bytes wait for clients: its answer is made for this one alone.
 pub fn render_web(
     asked: &Asked,
     text: bool,
     result: Result<Reply, Failure>,
     connection: &Arc<Counts>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Refusal> {
     let encode = move |bytes: Bytes| if text { BASE64.encode(&bytes).into() } else { bytes };
     let (mut headers, body) = match result {
+        Err(failure) => return Ok(render_failure(asked, failure)),
         Ok(Reply { mut headers, trailers, messages, .. }) => match messages {
             Messages::One(message) => {
                 let message = asked.compressed(message);
                 let ended = trailers_envelope(&ended(None, trailers));
-                // Made for this client alone.
-                match connection.make(|| [encode(message.envelope()), encode(ended)].concat().into()) {
-                    Ok(whole) => {
-                        name_compression(message.is_compressed(), &mut headers);
-                        (headers, Body::whole(whole))
-                    }
-                    Err(refusal) => (failure_headers(refusal.status().into()), Body::empty()),
-                }
+                let whole = connection.make(|| [encode(message.envelope()), encode(ended)].concat().into())?;
+                name_compression(message.is_compressed(), &mut headers);
+                (headers, Body::whole(whole))
             }
             Messages::Stream(messages) => {
                 name_compression(asked.gzip, &mut headers);
@@ -143,23 +151,16 @@ pub fn render_web(
                 (headers, Body::stream(frames.map(move |(frame, code)| (frame.map_data(encode), code))))
             }
         },
-        Err(failure) => (failure_headers(failure), Body::empty()),
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
     headers.insert(&GRPC_ACCEPT_ENCODING, GZIP.clone());
-    response(headers, body)
+    Ok(response(headers, body))
 }
 
 fn name_compression(gzip: bool, headers: &mut HeaderMap) {
     if gzip {
         headers.insert(&GRPC_ENCODING, GZIP.clone());
     }
-}
-
-fn failure_headers(Failure { status, mut headers, trailers }: Failure) -> HeaderMap {
-    headers.extend(trailers);
-    add_status(&status, &mut headers);
-    headers
 }
 
 /// The trailers of a call that has ended; `None` when it went well.

@@ -84,6 +84,11 @@ impl Counts {
         self.closing.get_or_init(watch::Sender::default).send_replace(true);
     }
 
+    /// Whether the connection is about to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get().is_some_and(|closing| *closing.borrow())
+    }
+
     /// Turns true when the connection is about to end.
     pub fn closing(&self) -> watch::Receiver<bool> {
         self.closing.get_or_init(watch::Sender::default).subscribe()

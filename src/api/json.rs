@@ -17,18 +17,21 @@ pub struct Fields {
     pub version: String,
 }
 
-/// Reads a request whose view modes `number` knows by name. Unknown fields are ignored, numbers may stand in quotes, and an unknown name of a
-/// view mode is the default, as the published server has it.
-pub fn read_request(bytes: &[u8], number: fn(&str) -> Option<i32>) -> Result<Fields, String> {
+/// Reads a request whose view modes `number` knows by name, and which may be `versioned`: have a field of that name. Unknown fields are
+/// ignored, numbers may stand in quotes, and an unknown name of a view mode is the default, as the published server has it.
+pub fn read_request(bytes: &[u8], number: fn(&str) -> Option<i32>, versioned: bool) -> Result<Fields, String> {
     if bytes.is_empty() {
         return Err("zero-length payload is not a valid JSON object".into());
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let fields = serde::de::Deserializer::deserialize_map(&mut deserializer, Visitor(number));
+    let fields = serde::de::Deserializer::deserialize_map(&mut deserializer, Visitor { number, versioned });
     fields.and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| error.to_string())
 }
 
-struct Visitor(fn(&str) -> Option<i32>);
+struct Visitor {
+    number: fn(&str) -> Option<i32>,
+    versioned: bool,
+}
 
 impl<'de> serde::de::Visitor<'de> for Visitor {
     type Value = Fields;
@@ -48,7 +51,7 @@ impl<'de> serde::de::Visitor<'de> for Visitor {
                 "period" => "period",
                 "limit" => "limit",
                 "viewMode" | "view_mode" => "viewMode",
-                "version" => "version",
+                "version" if self.versioned => "version",
                 _ => continue,
             };
             if seen.contains(&field) {
@@ -66,7 +69,7 @@ impl<'de> serde::de::Visitor<'de> for Visitor {
                 ("period", text) => request.period = text.ok_or_else(invalid)?,
                 ("version", text) => request.version = text.ok_or_else(invalid)?,
                 ("limit", text) => request.limit = integer(text.as_deref().unwrap_or(value)).ok_or_else(invalid)?,
-                (_, Some(name)) => request.view_mode = (self.0)(&name).unwrap_or_default(),
+                (_, Some(name)) => request.view_mode = (self.number)(&name).unwrap_or_default(),
                 (_, None) => request.view_mode = integer(value).ok_or_else(invalid)?,
             }
         }
@@ -116,7 +119,7 @@ mod tests {
     }
 
     fn read_request(bytes: &[u8]) -> Result<Fields, String> {
-        super::read_request(bytes, |name| ViewMode::from_str_name(name).map(Into::into))
+        super::read_request(bytes, |name| ViewMode::from_str_name(name).map(Into::into), false)
     }
 
     #[test]

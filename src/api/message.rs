@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use tonic::Status;
 
 use super::refusal::Refusal;
@@ -128,7 +128,7 @@ pub fn decompress(bytes: &[u8], limit: usize) -> Result<Bytes, Status> {
         return Ok(Bytes::new());
     }
     let mut message = Vec::new();
-    let read = GzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut message);
+    let read = MultiGzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut message);
     read.map_err(|error| Status::invalid_argument(format!("get decompressor: gzip: {error}")))?;
     if message.len() > limit {
         return Err(Refusal::TooLarge.status());
@@ -178,6 +178,19 @@ pub mod tests {
             Err(status) => prop_assert!(status.code() != Code::Ok && !status.message().is_empty(), "{:?}", status),
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_message_may_be_several_members_of_gzip_and_nothing_follows_them() {
+        let member = |bytes: &[u8]| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let whole = [member(b"a member, "), member(b"and another")].concat();
+        assert_eq!(decompress(&whole, 100).unwrap(), "a member, and another");
+        let followed = [&whole[..], b"x"].concat();
+        assert_eq!(decompress(&followed, 100).unwrap_err().code(), Code::InvalidArgument);
     }
 
     proptest! {

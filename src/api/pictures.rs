@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
     Treemap,
-    body::{Body, plain},
+    body::{Body, date, plain},
     in_flight::{Counts, InFlight},
     query::Query,
     refusal::{Refusal, in_connect},
@@ -104,7 +104,8 @@ pub async fn answer(
     };
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if request.method() == HttpMethod::HEAD { response.map(|_| Body::empty()) } else { response }
+    response.headers_mut().insert(header::DATE, date());
+    response
 }
 
 fn of_file(file: &'static File, headers: &HeaderMap) -> Response<Body> {
@@ -138,7 +139,7 @@ async fn drawn(
         return Err((StatusCode::NOT_FOUND, format!("There is no industry {industry:?} with stocks to show.").into()));
     }
     let tag = answer.model().entity_tag_with_freshness();
-    let mut response = if headers.get(header::IF_NONE_MATCH).is_some_and(|known| names(known, &tag)) {
+    let mut response = if headers.get_all(header::IF_NONE_MATCH).into_iter().any(|known| names(known, &tag)) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
@@ -109,10 +109,8 @@ impl Asked {
 /// A request by GET or HEAD.
 #[derive(Debug)]
 pub struct Get {
-    /// By HEAD: no body is sent.
-    pub head: bool,
-    /// The versions that the client has.
-    pub if_none_match: Option<HeaderValue>,
+    /// Lists of the versions that the client has.
+    pub if_none_match: Vec<HeaderValue>,
 }
 
 /// How the protocols behave.
@@ -180,11 +178,18 @@ pub async fn serve<S: Service>(
         Err(status) => (Err(status.into()), Place::default()),
     };
     let code = result.as_ref().map_or_else(|failure| failure.status.code(), |_| Code::Ok);
-    let response = match protocol {
-        Protocol::Grpc => grpc::render(&asked, result),
-        Protocol::GrpcWeb { text } => grpc::render_web(&asked, text, result, connection),
-        Protocol::Connect => connect::render(&asked, settings, result),
-        Protocol::ConnectStream => connect::render_stream(&asked, result),
+    let (response, code) = match protocol {
+        Protocol::Grpc => (grpc::render(&asked, result), code),
+        Protocol::GrpcWeb { text } => match grpc::render_web(&asked, text, result, connection) {
+            Ok(response) => (response, code),
+            Err(refusal) => {
+                let status = refusal.status();
+                let code = status.code();
+                (grpc::render_failure(&asked, status.into()), code)
+            }
+        },
+        Protocol::Connect => (connect::render(&asked, settings, result), code),
+        Protocol::ConnectStream => (connect::render_stream(&asked, result), code),
     };
     Answered { response, code, protocol: Some(protocol), place }
 }
@@ -197,29 +202,25 @@ fn asked(request: &Request<RequestBody>, kind: MethodKind) -> Result<Asked, Box<
         HttpMethod::POST => {
             let given = request.headers().get(header::CONTENT_TYPE);
             let given = given.and_then(|value| value.to_str().ok()).unwrap_or_default();
-            let (content_type, protocol, codec) =
-                content_type(given).filter(|(_, protocol, _)| serves(*protocol, kind)).ok_or_else(unsupported)?;
+            let (content_type, protocol, codec) = content_type(given)
+                .filter(|(_, protocol, _)| serves(*protocol, kind))
+                .ok_or_else(|| unsupported(kind))?;
             Ok(Asked { protocol, codec, content_type, gzip: false, http1, get: None })
         }
         HttpMethod::GET | HttpMethod::HEAD if get => {
             let codec = match Query::of(request.uri()).value("encoding").as_deref() {
                 Some("json") => Codec::Json,
                 Some("proto") => Codec::Proto,
-                _ => return Err(unsupported()),
+                _ => return Err(unsupported(kind)),
             };
             let content_type = if codec == Codec::Json { "application/json" } else { "application/proto" };
-            let get = Get {
-                head: request.method() == HttpMethod::HEAD,
-                if_none_match: request.headers().get(header::IF_NONE_MATCH).cloned(),
-            };
+            let if_none_match = request.headers().get_all(header::IF_NONE_MATCH).into_iter().cloned().collect();
+            let get = Get { if_none_match };
             Ok(Asked { protocol: Protocol::Connect, codec, content_type, gzip: false, http1, get: Some(get) })
         }
         _ => {
             let allow = HeaderValue::from_static(if get { "GET, HEAD, POST" } else { "POST" });
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            response.headers_mut().insert(header::ALLOW, allow);
-            Err(Box::new(response))
+            Err(refused(StatusCode::METHOD_NOT_ALLOWED, header::ALLOW, allow))
         }
     }
 }
@@ -227,21 +228,28 @@ fn asked(request: &Request<RequestBody>, kind: MethodKind) -> Result<Asked, Box<
 fn content_type(given: &str) -> Option<(&'static str, Protocol, Codec)> {
     // Nearly all are written as they are here.
     let found = TYPES.iter().find(|(name, ..)| *name == given).or_else(|| {
-        let without_spaces = |text: &str| text.replace(' ', "").to_ascii_lowercase();
-        let given = without_spaces(given);
-        TYPES.iter().find(|(name, ..)| without_spaces(name) == given)
+        // By RFC 9110, 8.3.1: letter case, blanks around parameters, and quotes around their values make no difference.
+        let plain = |text: &str| text.replace([' ', '\t', '"'], "").to_ascii_lowercase();
+        let given = plain(given);
+        TYPES.iter().find(|(name, ..)| plain(name) == given)
     });
     found.copied()
 }
 
-fn unsupported() -> Box<Response<Body>> {
-    let mut types: Vec<_> = TYPES.iter().map(|(name, ..)| *name).filter(|name| !name.contains("connect+")).collect();
+fn unsupported(kind: MethodKind) -> Box<Response<Body>> {
+    let served = TYPES.iter().filter(|(_, protocol, _)| serves(*protocol, kind));
+    let mut types: Vec<_> = served.map(|(name, ..)| *name).collect();
     types.sort_unstable();
+    let types = HeaderValue::from_str(&types.join(", ")).unwrap_or(HeaderValue::from_static("*/*"));
+    refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, HeaderName::from_static("accept-post"), types)
+}
+
+/// A response of HTTP alone, with a header that says what would be served.
+fn refused(status: StatusCode, name: HeaderName, value: HeaderValue) -> Box<Response<Body>> {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    if let Ok(types) = HeaderValue::from_str(&types.join(", ")) {
-        response.headers_mut().insert("accept-post", types);
-    }
+    *response.status_mut() = status;
+    response.headers_mut().insert(name, value);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Box::new(response)
 }
 
@@ -282,20 +290,25 @@ async fn read_in_time(
     deadline: Option<Duration>,
 ) -> (Result<Bytes, Refusal>, Duration) {
     let mut waited = Duration::ZERO;
-    let mut reading = pin!(read(body, limit));
-    // Nearly all requests are here with their head: no clock is looked at for those.
-    let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
-        Poll::Ready(read) => read,
-        Poll::Pending => {
-            let begun = Instant::now();
-            let read = match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
-                Some(left) => timeout(left, reading).await.unwrap_or(Err(Refusal::DeadlinePassed)),
-                None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
-            };
-            waited = begun.elapsed();
-            read
+    let read = {
+        let mut reading = pin!(read(body, limit));
+        // Nearly all requests are here with their head: no clock is looked at for those.
+        match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                let begun = Instant::now();
+                let read = match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
+                    Some(left) => timeout(left, reading).await.unwrap_or(Err(Refusal::DeadlinePassed)),
+                    None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
+                };
+                waited = begun.elapsed();
+                read
+            }
         }
     };
+    if read == Err(Refusal::TooLarge) {
+        discard_in_time(body).await;
+    }
     (if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read }, waited)
 }
 

@@ -33,6 +33,8 @@ pub enum Refusal {
     TooLarge,
     /// The request was not complete in time.
     Incomplete,
+    /// The body of the request is not as its head says.
+    Malformed,
     /// The client went away in the middle of its request. It sees no refusal.
     ClientGone,
     /// This replica has all the incomplete requests that it takes.
@@ -85,6 +87,7 @@ impl Refusal {
             Self::UnknownMethod => (Code::Unimplemented, "there is no such method here", none()),
             Self::TooLarge => (Code::ResourceExhausted, "the request message is too large", none()),
             Self::Incomplete => (Code::DeadlineExceeded, "the request was not complete in time", none()),
+            Self::Malformed => (Code::InvalidArgument, "the chunks of the request's body are malformed", none()),
             Self::ClientGone => (Code::Cancelled, "the client went away", none()),
             Self::TooManyIncomplete => (Code::ResourceExhausted, "too many incomplete requests", retry(FREE_SOON)),
             Self::TooManyBytes => {

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -30,7 +31,7 @@ pub const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(60);
 /// Bytes of a request that is refused which are read all the same: over HTTP/1.1 a client that is still sending would see a broken
 /// pipe in place of the refusal.
-const DISCARD: usize = 1024 * 1024;
+const DISCARD: usize = 16 * 1024 * 1024;
 
 /// The body of a request, over either version of HTTP.
 #[derive(Debug)]
@@ -177,7 +178,7 @@ fn takes_gzip(list: &str) -> bool {
     })
 }
 
-/// The whole body of a request, in its envelope if it has one.
+/// The whole body of a request, in its envelope if it has one. Of one that is too large, the rest is left unread.
 pub async fn read(body: &mut RequestBody, limit: usize) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
@@ -186,10 +187,7 @@ pub async fn read(body: &mut RequestBody, limit: usize) -> Result<Bytes, Refusal
             break;
         }
         let Some(frame) = body.frame().await else { break };
-        let why = |error: Box<dyn Error + Send + Sync>| {
-            if error.is::<Status>() { Refusal::TooManyIncomplete } else { Refusal::ClientGone }
-        };
-        let Ok(data) = frame.map_err(why)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|error| why_unread(&*error))?.into_data() else { continue };
         if first.is_empty() && whole.is_empty() {
             first = data;
         } else {
@@ -200,11 +198,20 @@ pub async fn read(body: &mut RequestBody, limit: usize) -> Result<Bytes, Refusal
         }
         // Base64 needs a third more, and decompression is bounded later.
         if first.len().max(whole.len()) > (limit + HEAD) * 3 / 2 {
-            discard(body).await;
             return Err(Refusal::TooLarge);
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+fn why_unread(error: &(dyn Error + Send + Sync + 'static)) -> Refusal {
+    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match kind {
+        _ if error.is::<Status>() => Refusal::TooManyIncomplete,
+        // So hyper names what is wrong with the chunks of HTTP/1.1.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Refusal::Malformed,
+        _ => Refusal::ClientGone,
+    }
 }
 
 /// Reads what is left of a request that is refused, within bounds.

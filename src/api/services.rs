@@ -3,7 +3,7 @@
 use std::{convert::Infallible, fmt, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
-use tonic::body::Body;
+use tonic::{body::Body, codec::CompressionEncoding};
 use tonic_health::{ServingStatus, pb::health_server, server::HealthReporter};
 use tonic_reflection::pb::{v1, v1alpha};
 use tower_service::Service;
@@ -67,12 +67,15 @@ impl Services {
     pub async fn new(request_limit: usize) -> anyhow::Result<(Health, Self)> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let health = health.max_decoding_message_size(request_limit);
+        let health = health.accept_compressed(CompressionEncoding::Gzip);
         let reporter = Health(reporter);
         // tonic's reporter begins with "" as serving: a probe would find us ready before any data is.
         reporter.set(ServingStatus::NotServing).await;
         let (newer, older) = (reflection().build_v1()?, reflection().build_v1alpha()?);
         let (newer, older) =
             (newer.max_decoding_message_size(request_limit), older.max_decoding_message_size(request_limit));
+        let newer = newer.accept_compressed(CompressionEncoding::Gzip);
+        let older = older.accept_compressed(CompressionEncoding::Gzip);
         let answer = move |request: Request<RequestBody>| match method_of(request.uri().path()).grpc_service {
             health_server::SERVICE_NAME => respond(health.clone(), request),
             v1::server_reflection_server::SERVICE_NAME => respond(newer.clone(), request),

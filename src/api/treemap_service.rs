@@ -63,13 +63,11 @@ impl Method {
     fn fields(self, call: &Call<'_>) -> Result<Fields, String> {
         let message = &call.message[..];
         if call.codec == Codec::Json {
-            return json::read_request(
-                message,
-                match self {
-                    Self::GetIndustryTreeMap => |name| published::ViewMode::from_str_name(name).map(Into::into),
-                    Self::GetTreemap | Self::WatchTreemap => |name| v1::ViewMode::from_str_name(name).map(Into::into),
-                },
-            );
+            let number: fn(&str) -> Option<i32> = match self {
+                Self::GetIndustryTreeMap => |name| published::ViewMode::from_str_name(name).map(Into::into),
+                Self::GetTreemap | Self::WatchTreemap => |name| v1::ViewMode::from_str_name(name).map(Into::into),
+            };
+            return json::read_request(message, number, self == Self::WatchTreemap);
         }
         let fields = match self {
             Self::GetIndustryTreeMap => published::GetIndustryTreeMapRequest::decode(message).map(|request| Fields {

@@ -40,7 +40,7 @@ const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
 const STALLED: Duration = Duration::from_secs(20);
 /// How long a connection lives that arrived when all places were taken: enough for a refusal, and for a health check.
 const CROWDED_AGE: Duration = Duration::from_secs(2);
-/// How long the calls on a connection may take to end once it is too old.
+/// How long the calls on a connection may take to end once it is too old; one of HTTP/1.1 has as long before that to make another call.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the client may take for the last frames of a connection that has ended.
 const LAST_FRAMES_WITHIN: Duration = Duration::from_secs(2);
@@ -221,9 +221,14 @@ impl Client {
                 Next::Ended => {
                     // The last frames, a GOAWAY say, are still here.
                     let _ = timeout(LAST_FRAMES_WITHIN, poll_fn(|context| io.poll_drain(context))).await;
-                    return closing.unwrap_or(Closed::Client);
+                    return closing.unwrap_or(if counts.is_closing() { Closed::Age } else { Closed::Client });
                 }
                 Next::HeadIsLate => return Closed::Silent,
+                // HTTP/1.1 says so with its next answer. To close it while it is idle might cross a request.
+                Next::Event(Event::TooOld) if !io.received().http2 && !self.place.crowded && !counts.is_closing() => {
+                    counts.close();
+                    events.push(after(GRACE, Event::TooOld));
+                }
                 Next::Event(event @ (Event::Stop | Event::TooOld)) if closing.is_none() => {
                     closing = Some(match event {
                         Event::Stop => Closed::Stopped,

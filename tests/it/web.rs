@@ -1,20 +1,31 @@
 //! Connect, gRPC-Web and CORS on the wire, shape by shape: the contract of the web protocols, as a table. Where ours answers otherwise than
 //! the published server, the reason stands beside the row.
 
+use std::time::Duration;
+
 use base64::{
     Engine,
     prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
 };
 use industry_treemap::proto::{shorts::v1alpha1::GetIndustryTreeMapRequest, stocks::v1alpha1::IndustryTreeMap};
 use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tonic::codec::CompressionEncoding;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::pb;
 
-use crate::support::{
-    database::Database,
-    raw::{self, GET_TREEMAP},
-    server::{self, Server, get},
-    treemap,
-    web::{Answer, Web, gzip},
+use crate::{
+    support::{
+        database::Database,
+        raw::{self, GET_TREEMAP},
+        server::{self, Server, get},
+        treemap,
+        web::{Answer, Web, gzip},
+    },
+    web_abuse::{exchange, head},
 };
 
 const BODY: &str = r#"{"period":"3m","limit":1}"#;
@@ -50,6 +61,7 @@ const UNMARSHAL: &str = "unmarshal message: ";
 
 fn check(request: &Web, answer: &Answer, expected: &Expect) {
     let shown = || format!("{request:?} got {answer:?}");
+    assert!(answer.header("date").ends_with(" GMT"), "{}", shown());
     match *expected {
         Treemap(content_type) => {
             assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, content_type), "{}", shown());
@@ -77,6 +89,14 @@ fn check(request: &Web, answer: &Answer, expected: &Expect) {
         }
         Http(status, header, value) => {
             assert_eq!((answer.status.as_u16(), answer.header(header)), (status, value), "{}", shown());
+            if status >= 400 {
+                assert_eq!(answer.header("cache-control"), "no-store", "{}", shown());
+                let words = if status == 404 && request.method != "HEAD" { "404 page not found\n" } else { "" };
+                assert_eq!(answer.body, words, "{}", shown());
+            }
+            if status == 404 {
+                assert_eq!(answer.header("x-content-type-options"), "nosniff", "{}", shown());
+            }
         }
     }
 }
@@ -92,6 +112,10 @@ const ACCEPT_POST: &str = "application/grpc, application/grpc+json, application/
     application/grpc-web, application/grpc-web+json, application/grpc-web+json; charset=utf-8, application/grpc-web+proto, \
     application/grpc-web-text, application/grpc-web-text+proto, application/json, application/json; charset=utf-8, application/proto";
 
+const ACCEPT_POST_OF_STREAMS: &str = "application/connect+json, application/connect+proto, application/grpc, application/grpc+json, \
+    application/grpc+json; charset=utf-8, application/grpc+proto, application/grpc-web, application/grpc-web+json, \
+    application/grpc-web+json; charset=utf-8, application/grpc-web+proto, application/grpc-web-text, application/grpc-web-text+proto";
+
 #[tokio::test]
 async fn content_types_are_as_strict_as_the_contract() {
     let (_database, server) = ready().await;
@@ -100,6 +124,7 @@ async fn content_types_are_as_strict_as_the_contract() {
         (typed("application/json"), Treemap(JSON)),
         (typed("application/json; charset=utf-8"), Treemap("application/json; charset=utf-8")),
         (typed("application/json;charset=UTF-8"), Treemap("application/json; charset=utf-8")),
+        (typed("application/json;\tcharset=\"utf-8\""), Treemap("application/json; charset=utf-8")),
         (typed("Application/JSON"), Treemap(JSON)),
         (Web::post(PROTO, proto()), Treemap(PROTO)),
         (Web::new("POST", GET_TREEMAP).body(BODY), Http(415, "accept-post", ACCEPT_POST)),
@@ -115,6 +140,8 @@ async fn content_types_are_as_strict_as_the_contract() {
         rows.push((typed(kind), Http(415, "accept-post", ACCEPT_POST)));
     }
     rows.push((Web { path: format!("{GET_TREEMAP}?x=1"), ..Web::json(BODY) }, Treemap(JSON)));
+    let watch = "/treemap.v1.TreemapService/WatchTreemap".to_owned();
+    rows.push((Web { path: watch, ..Web::json("{}") }, Http(415, "accept-post", ACCEPT_POST_OF_STREAMS)));
     check_all(&server, rows).await;
 }
 
@@ -130,6 +157,8 @@ async fn json_and_binary_requests_are_read_as_by_the_published_server() {
         r#"{"period":"3m"}  "#,
         r#"{"period":"3m","other":{"a":[1,2]}}"#,
         r#"{"PERIOD":7}"#,
+        // A field of another method.
+        r#"{"version":2,"version":"x"}"#,
         r#"{"period":null,"limit":null,"viewMode":null}"#,
         r#"{"viewMode":"CURRENT_CHANGE"}"#,
         r#"{"view_mode":1}"#,
@@ -242,6 +271,9 @@ async fn methods_and_paths_are_as_strict_as_the_contract() {
         (Web::new("PUT", GET_TREEMAP), Http(405, "allow", allow)),
         (Web::new("DELETE", GET_TREEMAP), Http(405, "allow", allow)),
         (Web::new("OPTIONS", GET_TREEMAP), Http(405, "allow", allow)),
+        (Web::new("OPTIONS", GET_TREEMAP).header("origin", "https://shorted.com.au"), Http(405, "allow", allow)),
+        (Web::new("HEAD", GET_TREEMAP), Http(415, "accept-post", ACCEPT_POST)),
+        (Web::new("HEAD", "/nowhere"), Http(404, "content-length", "19")),
         (Web::new("GET", "/health"), Http(200, "content-type", "text/plain; charset=utf-8")),
         (Web::new("POST", "/health"), Http(200, "x-content-type-options", "nosniff")),
         (Web::new("HEAD", "/health"), Http(200, "content-type", "text/plain; charset=utf-8")),
@@ -268,6 +300,27 @@ async fn methods_and_paths_are_as_strict_as_the_contract() {
     let unknown =
         Web { path: "/shorts.v1alpha1.ShortedStocksService/GetStock".into(), ..Web::post("application/grpc", "") };
     assert_eq!(unknown.http2(&server.addr).await.status, 404);
+    let unknown = Web { headers: Vec::new(), ..unknown }.header("content-type", "application/grpc-web+proto");
+    assert_eq!(unknown.http1(&server.addr).await.status, 404);
+}
+
+#[tokio::test]
+async fn http_1_may_be_of_version_0_ask_before_it_sends_a_body_or_send_none() {
+    let (_database, server) = ready().await;
+    let call = head(&format!("content-length: {}\r\n", BODY.len()));
+    let older = format!("{}\r\n{BODY}", call.replace("HTTP/1.1", "HTTP/1.0"));
+    let (answer, closed) = exchange(&server.addr, older.as_bytes(), Duration::from_secs(3)).await;
+    assert!(closed && answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
+    let (answer, _) = exchange(&server.addr, head("\r\n").as_bytes(), Duration::from_secs(1)).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("zero-length payload"), "{answer}");
+    let mut stream = TcpStream::connect(&server.addr).await.unwrap();
+    stream.write_all(format!("{call}expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 8192];
+    let read = stream.read(&mut answer).await.unwrap();
+    assert_eq!(std::str::from_utf8(&answer[..read]).unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(BODY.as_bytes()).await.unwrap();
+    let read = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
 }
 
 #[tokio::test]
@@ -300,6 +353,8 @@ async fn get_is_answered_as_connect_has_it() {
     let binary = BASE64_URL_SAFE_NO_PAD.encode(proto());
     let padded = format!("{}{}", binary, "=".repeat((4 - binary.len() % 4) % 4));
     let zipped = BASE64_URL_SAFE_NO_PAD.encode(gzip(&proto()));
+    let large = GetIndustryTreeMapRequest { period: "3m".into(), limit: 100, view_mode: 0 }.encode_to_vec();
+    let large = BASE64_URL_SAFE_NO_PAD.encode(gzip(&large));
     let unknown = "unknown compression \"br\": supported encodings are gzip";
     check_all(
         &server,
@@ -314,11 +369,21 @@ async fn get_is_answered_as_connect_has_it() {
             (Web::get(&query("")), Refused(400, INVALID, "zero-length payload")),
             (Web::get("connect=v1&encoding=proto&message="), Treemap(PROTO)),
             (Web::get(&format!("{}&base64=0", query(BODY))), Treemap(JSON)),
+            (Web::get(&format!("{}&base64=true", query(BODY))), Treemap(JSON)),
+            (Web::get(&query(BODY).replace("v1", "")), Treemap(JSON)),
             // invalid_argument where the published server says unknown: the better code.
             (Web::get("connect=v1&encoding=proto&base64=1&message=a/b+"), Refused(400, INVALID, "illegal base64 data")),
             (
                 Web::get(&format!("connect=v1&encoding=proto&base64=1&compression=gzip&message={zipped}")),
                 Treemap(PROTO),
+            ),
+            (
+                Web::get(&format!("connect=v1&encoding=proto&base64=1&compression=gzip&message={large}")),
+                Http(200, "content-encoding", "gzip"),
+            ),
+            (
+                Web::get(&query(r#"{"period":"3m"}"#)).header("accept-encoding", "gzip"),
+                Http(200, "content-encoding", "gzip"),
             ),
             (Web::get(&format!("{}&compression=identity", query(BODY))), Treemap(JSON)),
             (Web::get(&format!("{}&compression=br", query(BODY))), Refused(501, "unimplemented", unknown)),
@@ -360,7 +425,9 @@ async fn an_answer_to_get_is_kept_by_its_entity_tag() {
             }
         }
     }
-    assert_eq!(get.clone().header("if-none-match", "W/\"other\"").http1(&server.addr).await.status, 200);
+    let other = get.clone().header("if-none-match", "W/\"other\"");
+    assert_eq!(other.http1(&server.addr).await.status, 200);
+    assert_eq!(other.header("if-none-match", &tag).http1(&server.addr).await.status, 304, "in the second of two lists");
     // 304 is a call that went well.
     let ok = "treemap_calls_total{protocol=\"connect\",grpc_code=\"OK\"}";
     assert!(server.metric(ok).await >= 9.0);
@@ -376,6 +443,19 @@ async fn an_answer_to_get_is_kept_by_its_entity_tag() {
     assert_ne!(newer.header("etag"), tag);
     // By POST nothing is kept.
     assert_eq!(Web::json(BODY).http1(&server.addr).await.header("etag"), "");
+}
+
+#[tokio::test]
+async fn the_time_that_caches_keep_an_answer_is_a_setting() {
+    let database = Database::with_sample();
+    for (setting, expected) in
+        [("5m", "public, max-age=300, stale-while-revalidate=600, stale-if-error=86400"), ("off", "no-store")]
+    {
+        let server = Server::start_with(&database.url(), &["--cache-max-age", setting]).await;
+        server.wait_until_ready().await;
+        let answer = Web::get(&query(BODY)).http1(&server.addr).await;
+        assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (200, expected));
+    }
 }
 
 #[tokio::test]
@@ -477,7 +557,13 @@ async fn grpc_takes_gzip_and_speaks_json_and_http_1() {
     let http1 = Web::post("application/grpc", envelope(0, &message)).header("te", "trailers").http1(&server.addr).await;
     assert_eq!(http1.trailers["grpc-status"], "0");
     assert_eq!(IndustryTreeMap::decode(&http1.body[5..]).unwrap(), expected);
-    for (timeout, code) in [("soon", 3), ("123456789m", 3), ("0m", 4), ("10S", 0)] {
+    let refused = Web::post("application/grpc", envelope(1, &message)).header("grpc-encoding", "br");
+    let refused = refused.http2(&server.addr).await;
+    assert_eq!((refused.header("grpc-status"), refused.header("grpc-accept-encoding")), ("12", "gzip"));
+    // Health too, for those who compress all that they send.
+    let mut health = HealthClient::new(server.channel().await).send_compressed(CompressionEncoding::Gzip);
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    for (timeout, code) in [("", 0), ("soon", 3), ("123456789m", 3), ("0m", 4), ("10S", 0)] {
         let (got, words) = raw::status(&server.addr, &[("grpc-timeout", timeout)], envelope(0, &message)).await;
         assert_eq!(got, code, "{timeout}: {words}");
     }

@@ -12,12 +12,13 @@ use crate::support::{eventually, outage::Calls, raw::GET_TREEMAP, server::ready,
 
 const BODY: &str = r#"{"period":"3m","limit":1}"#;
 
-fn head(more: &str) -> String {
+/// The head of a call, as far as its end.
+pub fn head(more: &str) -> String {
     format!("POST {GET_TREEMAP} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n{more}")
 }
 
 /// Sends bytes over a connection of their own, and gives all that comes until the server closes it, or for `patience`.
-async fn exchange(addr: &str, bytes: &[u8], patience: Duration) -> (String, bool) {
+pub async fn exchange(addr: &str, bytes: &[u8], patience: Duration) -> (String, bool) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
@@ -82,9 +83,9 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
         ("a name with a space", head("content-length : 25\r\n\r\n") + BODY),
         ("a folded line", head("x: y\r\n z\r\ncontent-length: 25\r\n\r\n") + BODY),
     ] {
-        let (answer, _) = exchange(&server.addr, bytes.as_bytes(), Duration::from_secs(8)).await;
-        assert!(!answer.starts_with("HTTP/1.1 200"), "{shape}: {answer}");
-        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{shape}: {answer}");
+        let (answer, closed) = exchange(&server.addr, bytes.as_bytes(), Duration::from_secs(8)).await;
+        assert!(closed && answer.starts_with("HTTP/1.1 400 "), "{shape}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{shape}: {answer}");
     }
     // Both a length and chunks: the chunks count, and what follows the request is not read as another.
     let both = head(&format!(
@@ -92,7 +93,7 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
         chunked.len() + smuggled.len()
     ));
     let (answer, closed) = exchange(&server.addr, (both + &smuggled).as_bytes(), Duration::from_secs(3)).await;
-    assert!(answer.matches("HTTP/1.1 200").count() <= 1 || !closed, "{answer}");
+    assert!(closed && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
 }
 
 #[tokio::test]
@@ -104,10 +105,17 @@ async fn large_heads_and_bodies_are_refused_and_cost_no_memory() {
         fat.push_str("x: 0123456789012345678901234567890123456789\r\n");
     }
     let (answer, closed) = exchange(&server.addr, fat.as_bytes(), Duration::from_secs(8)).await;
+    // What was still being sent may have reset the connection.
     assert!(closed && (answer.is_empty() || answer.starts_with("HTTP/1.1 431")), "{answer}");
-    let large = Web::json(&format!(r#"{{"x":"{}"}}"#, "y".repeat(200_000)));
-    for answer in [large.http1(&server.addr).await, large.http2(&server.addr).await] {
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "resource_exhausted"));
+    let filled = fat[..8000].rsplit_once("\r\n").unwrap().0.len() + 2;
+    let (answer, _) = exchange(&server.addr, &fat.as_bytes()[..filled + 300], Duration::from_secs(8)).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    // The second is the published server's largest: 5 MB, read to its end before it is refused.
+    for length in [200_000, 5_000_000] {
+        let large = Web::json(&format!(r#"{{"x":"{}"}}"#, "y".repeat(length)));
+        for answer in [large.http1(&server.addr).await, large.http2(&server.addr).await] {
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "resource_exhausted"));
+        }
     }
     // Without end: not read for ever.
     let mut stream = TcpStream::connect(&server.addr).await.unwrap();
@@ -143,34 +151,56 @@ async fn pipelined_requests_are_answered_in_order_and_garbage_ends_the_connectio
 #[tokio::test]
 async fn http_1_connections_are_limited_by_age_and_drained() {
     let (_database, mut server) = ready(&["--max-connection-age", "1s"]).await;
-    // Kept alive, and closed by age between two answers.
+    // Kept alive until an answer says that it is the last: no request meets a connection that is closed.
     let mut stream = TcpStream::connect(&server.addr).await.unwrap();
     let call = head(&format!("content-length: {}\r\n\r\n{BODY}", BODY.len()));
-    let mut answers = 0;
     let begun = Instant::now();
-    loop {
-        stream.write_all(call.as_bytes()).await.unwrap();
-        let mut answer = vec![0; 65536];
-        let read = stream.read(&mut answer).await.unwrap();
-        if read == 0 {
-            break;
-        }
-        assert!(answer.starts_with(b"HTTP/1.1 200"));
+    let mut answers = 0;
+    while !is_last(&mut stream, &call).await {
         answers += 1;
-        if String::from_utf8_lossy(&answer).contains("connection: close") {
-            break;
-        }
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(begun.elapsed() < Duration::from_secs(5), "it is never closed");
     }
     assert!(answers > 10 && begun.elapsed() > Duration::from_millis(800), "{answers}");
-    // Idle ones end with the server, at once.
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0, "closed after its last answer");
+    eventually("it is counted", async || {
+        (server.metric("treemap_connections_closed_total{why=\"age\"}").await == 1.0).then_some(())
+    })
+    .await;
+    // Idle ones end with the server, at once: one that was called, and one that never was.
+    let mut kept = TcpStream::connect(&server.addr).await.unwrap();
+    assert!(!is_last(&mut kept, &call).await);
     let idle = TcpStream::connect(&server.addr).await.unwrap();
     server.signal("TERM");
     let stopped = Instant::now();
     assert!(server.wait_for_exit().await.success());
     assert!(stopped.elapsed() < Duration::from_secs(5));
-    drop(idle);
+    drop((idle, kept));
+}
+
+/// Whether the answer to a call says that the connection ends with it.
+async fn is_last(stream: &mut TcpStream, call: &str) -> bool {
+    stream.write_all(call.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 65536];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer.contains("connection: close")
+}
+
+#[tokio::test]
+async fn a_replica_that_is_about_to_stop_says_so_with_its_answers_over_http_1() {
+    let (_database, mut server) = ready(&["--drain-delay", "3s"]).await;
+    let mut stream = TcpStream::connect(&server.addr).await.unwrap();
+    let call = head(&format!("content-length: {}\r\n\r\n{BODY}", BODY.len()));
+    assert!(!is_last(&mut stream, &call).await);
+    server.signal("TERM");
+    eventually("it is not ready", async || {
+        (Web::new("GET", "/health").http1(&server.addr).await.status == 503).then_some(())
+    })
+    .await;
+    assert!(is_last(&mut stream, &call).await);
+    assert!(server.wait_for_exit().await.success());
 }
 
 #[tokio::test]
