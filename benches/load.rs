@@ -1,6 +1,6 @@
 //! Load by h2load, on the same machine, and what it costs a server.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, process::Command};
 
 use industry_treemap::proto::shorts::v1alpha1::GetIndustryTreeMapRequest;
 use prost::Message;
@@ -71,9 +71,10 @@ impl Load {
         Self::new(more, None, path)
     }
 
-    /// A file.
-    pub fn file(path: &Path) -> Self {
-        Self::new(&[], None, &format!("/{}", path.file_name().unwrap().display()))
+    /// The same request for another path.
+    pub fn at(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
     }
 
     /// The same over HTTP/1.1.
@@ -87,6 +88,7 @@ impl Load {
         h2load.args(arguments).args(&self.arguments);
         let printed = output(h2load.arg(format!("http://{addr}{}", self.path)));
         assert!(printed.contains(" 0 failed, 0 errored, 0 timeout"), "{printed}");
+        assert!(printed.contains(" 0 4xx, 0 5xx"), "{printed}");
         printed
     }
 

@@ -146,17 +146,20 @@ async fn throughput(database: &Database, ours: &Server, table: &mut Table) {
     let nghttpd = Other::nghttpd(folder.path());
     let us = (ours.addr.as_str(), ours.id());
 
-    let (grpc, static_file) = (Load::grpc(10, &[]), Load::file(&file));
+    // nghttpd gets the same request as ours, and serves its file; and then one without a body, which costs it least.
+    let (grpc, static_file) = (Load::grpc(10, &[]), Load::grpc(10, &[]).at("/envelope"));
+    let least = Load::path("/envelope", &[]);
     let gzip = Load::grpc(10, &["grpc-accept-encoding: gzip"]);
     let connect = Load::connect(10, &["accept-encoding: gzip"]);
     let tag = Web::get("connect=v1&encoding=json&message=%7B%7D").http1(&ours.addr).await.header("etag").to_owned();
     let not_modified = Load::get(10, &[&format!("if-none-match: {tag}")]);
-    let [fast, tonic, c, zipped, json_zipped, unchanged, query] = compare(
+    let [fast, tonic, c, c_get, zipped, json_zipped, unchanged, query] = compare(
         USUAL,
         [
             (&grpc, us),
             (&grpc, bare.at()),
             (&static_file, nghttpd.at()),
+            (&least, nghttpd.at()),
             (&gzip, us),
             (&connect, us),
             (&not_modified, us),
@@ -166,6 +169,7 @@ async fn throughput(database: &Database, ours: &Server, table: &mut Table) {
     let size = message.len();
     rows(table, &format!("gRPC, limit 10 ({size} bytes), against bare tonic"), [fast, tonic], 2.0);
     rows(table, "the same, against nghttpd", [fast, c], 0.6);
+    table.note("  us per call, against a request without a body", 1e6 / fast.rate, 1e6 / c_get.rate);
     let [many, many_tonic] = compare(Shape(64, 1), [(&grpc, us), (&grpc, bare.at())]);
     rows(table, "one stream on each of 64 connections, against bare tonic", [many, many_tonic], 1.3);
     let [one, one_c] = compare(Shape(1, 1), [(&grpc, us), (&static_file, nghttpd.at())]);
