@@ -8,7 +8,7 @@ demo:
 
 # All tests, against their own Postgres. Then the tests of the serving path again, behind PgBouncer in transaction mode.
 test:
-	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients
+	scripts/setup.sh rust cc postgres pg_cron grpcurl pgbouncer faketime asyncpg npm chromium curl grpcio systemd buf clients nginx
 	cargo test --locked -- --test-threads=4
 	TREEMAP_TEST_POOLER=1 cargo test --locked --test it -- --test-threads=4 refresher:: reload:: rpc:: serve::
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the demo, the tests and the benchmarks need, on Debian and Ubuntu; Rust too where the distribution packages rustup.
-# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|buf|clients|clients-java|kustomize|venv|buildah|cross|systemd|deny ...
+# Elsewhere it prints what to install. Usage: scripts/setup.sh rust|cc|postgres|pg_cron|grpcurl|pgbouncer|faketime|asyncpg|grpcio|h2load|nghttpd|npm|chromium|curl|conformance|buf|clients|clients-java|kustomize|venv|buildah|cross|systemd|deny|nginx ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib.sh
@@ -64,6 +64,7 @@ for tool in "$@"; do
     pgbouncer) PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer) ;;
     faketime) command -v faketime >/dev/null || missing+=(faketime) ;;
     nghttpd) command -v nghttpd >/dev/null || missing+=(nghttp2-server) ;;
+    nginx) PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx-light) ;;
     h2load) command -v h2load >/dev/null || missing+=(nghttp2-client) ;;
     pg_cron) [ "$(uname)" = Darwin ] || ls /usr/lib/postgresql/*/lib/pg_cron.so >/dev/null 2>&1 || missing+=("postgresql-$(postgres_major)-cron") ;;
     asyncpg) [ -n "$(python_with asyncpg)" ] || missing+=(python3-asyncpg) ;;
@@ -84,7 +85,7 @@ done
 
 if [ "$(uname)" = Darwin ]; then
   [[ " $* " != *" grpcurl "* ]] || [ -n "$(grpcurl_path)" ] || missing+=(grpcurl)
-  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$\|^nghttp2-server$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e '/^golang-go$\|^ca-certificates$\|^python3-venv$\|^default-jdk-headless$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
+  brew=$(printf '%s\n' ${missing[@]+"${missing[@]}"} | sed -e 's/^postgresql$/postgresql@17/' -e 's/^nghttp2-client$\|^nghttp2-server$/nghttp2/' -e 's/^faketime$/libfaketime/' -e 's/^npm$/node/' -e 's/^nginx-light$/nginx/' -e '/^golang-go$\|^ca-certificates$\|^python3-venv$\|^default-jdk-headless$\|^libc6-dev$\|-cron$\|^python3-asyncpg$/d' | sort -u | tr '\n' ' ')
   [ -z "${brew// /}" ] || die "missing on this machine; install with: brew install $brew"
 elif [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || die "missing on this machine, by their Debian names: ${missing[*]}"

@@ -4,6 +4,7 @@
 
 mod answer;
 mod bad_input;
+mod cdn;
 mod clients;
 mod clients_page;
 mod deploy;
