@@ -172,7 +172,7 @@ impl CallsOverConnection {
             if is_head {
                 leave_out_body(&mut response);
             }
-            if is_http1 && (connection.is_closing() || shared.stopping.load(Ordering::Relaxed)) {
+            if is_http1 && (crowded || connection.is_closing() || shared.stopping.load(Ordering::Relaxed)) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response.body_mut().sent_over(connection);

@@ -83,7 +83,7 @@ pub fn message(body: Bytes, gzip: bool, limit: usize) -> Result<Bytes, Status> {
 }
 
 /// The message of a GET.
-pub fn message_of_query(query: &Query<'_>, asked: &mut Asked, limit: usize) -> Result<Bytes, Status> {
+pub fn message_of_query(query: Query<'_>, asked: &mut Asked, limit: usize) -> Result<Bytes, Status> {
     if let Some(version) = query.value("connect").filter(|version| !version.is_empty())
         && version != "v1"
     {
@@ -255,7 +255,7 @@ mod tests {
                 let (protocol, codec) = (Protocol::Connect, Codec::Proto);
                 let content_type = "application/proto";
                 let mut asked = Asked { protocol, codec, content_type, gzip: false, http1: true, get: None };
-                Some(message_of_query(&Query::of(&uri), &mut asked, 200))
+                Some(message_of_query(Query::of(&uri), &mut asked, 200))
             };
             let sound = read(&query("identity")).unwrap().unwrap();
             prop_assert_eq!(&sound[..], &content[..]);

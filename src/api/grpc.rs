@@ -1,6 +1,9 @@
 //! gRPC and gRPC-Web: what their headers say, and how a reply is framed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
@@ -26,6 +29,7 @@ static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-e
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 static GZIP: HeaderValue = HeaderValue::from_static("gzip");
+static ALL_WENT_WELL: LazyLock<HeaderMap> = LazyLock::new(|| HeaderMap::from_iter([(GRPC_STATUS.clone(), OK.clone())]));
 static OK: HeaderValue = HeaderValue::from_static("0");
 /// The flag of the envelope that holds the trailers of gRPC-Web.
 const TRAILERS: u8 = 0x80;
@@ -165,6 +169,9 @@ fn name_compression(gzip: bool, headers: &mut HeaderMap) {
 
 /// The trailers of a call that has ended; `None` when it went well.
 fn ended(status: Option<&Status>, mut trailers: HeaderMap) -> HeaderMap {
+    if status.is_none() && trailers.is_empty() {
+        return ALL_WENT_WELL.clone();
+    }
     match status {
         Some(status) => add_status(status, &mut trailers),
         None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),

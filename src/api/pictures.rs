@@ -94,7 +94,7 @@ pub async fn answer(
         match admit() {
             Ok(place) => {
                 let query = Query::of(request.uri());
-                let drawn = drawn(resource, from, cache_control, &query, request.headers(), connection).await;
+                let drawn = drawn(resource, from, cache_control, query, request.headers(), connection).await;
                 let mut response = drawn.unwrap_or_else(problem);
                 response.body_mut().in_flight(place);
                 response
@@ -125,7 +125,7 @@ async fn drawn(
     resource: Resource,
     from: &Treemap,
     cache_control: &HeaderValue,
-    query: &Query<'_>,
+    query: Query<'_>,
     headers: &HeaderMap,
     connection: &Arc<Counts>,
 ) -> Result<Response<Body>, Problem> {
@@ -157,6 +157,7 @@ async fn drawn(
         compressed(bytes, kind.gzip)
     };
     let mut all = answer.metadata();
+    all.reserve(12);
     if let Some(encoding) = response.headers_mut().remove(header::CONTENT_ENCODING) {
         all.insert(header::CONTENT_ENCODING, encoding);
     }
@@ -218,7 +219,7 @@ fn compressed(bytes: Bytes, gzip: bool) -> Response<Body> {
 }
 
 /// The request for an answer that the query makes.
-fn asked(query: &Query<'_>) -> Result<Asked, Problem> {
+fn asked(query: Query<'_>) -> Result<Asked, Problem> {
     let bad = |sentence: String| (StatusCode::BAD_REQUEST, Cow::from(sentence));
     let limit = match query.value("limit").as_deref() {
         None | Some("") => LIMIT,
@@ -233,7 +234,7 @@ fn asked(query: &Query<'_>) -> Result<Asked, Problem> {
         .map_err(|invalid| bad(format!("{invalid}.")))
 }
 
-fn canvas(query: &Query<'_>) -> Result<Canvas, Problem> {
+fn canvas(query: Query<'_>) -> Result<Canvas, Problem> {
     let bad = |sentence: String| (StatusCode::BAD_REQUEST, Cow::from(sentence));
     let side = |name: &str, (least, usual, most): (u16, u16, u16)| match query.value(name).as_deref() {
         None | Some("") => Ok(usual),

@@ -272,7 +272,7 @@ async fn call<'a>(
     asked.gzip = head.gzip_out;
     let limit = settings.request_limit;
     let message = match asked.protocol {
-        Protocol::Connect if asked.get.is_some() => connect::message_of_query(&Query::of(request.uri()), asked, limit)?,
+        Protocol::Connect if asked.get.is_some() => connect::message_of_query(Query::of(request.uri()), asked, limit)?,
         Protocol::Connect => connect::message(body, head.gzip_in, limit)?,
         Protocol::GrpcWeb { text: true } => grpc::message_of_text(&body, head.gzip_in, limit)?,
         _ => super::message::only_message(&body, head.gzip_in, limit)?,

@@ -159,8 +159,8 @@ fn metadata(period: Period, version: &HeaderValue, freshness: Freshness, stale: 
         ("treemap-last-refreshed", last_refreshed),
         ("treemap-stale", stale.then_some(HeaderValue::from_static("true"))),
     ];
-    // With room in its index for what the protocols add.
-    let mut metadata = HeaderMap::with_capacity(12);
+    // With room in its index for what protocols and pictures add.
+    let mut metadata = HeaderMap::with_capacity(20);
     metadata.extend(all.into_iter().filter_map(|(name, value)| Some((HeaderName::from_static(name), value?))));
     metadata
 }

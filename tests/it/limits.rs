@@ -15,6 +15,7 @@ use crate::support::{
         frame, request_headers,
     },
     server::{Server, get, ready},
+    web::Web,
 };
 
 fn request() -> GetIndustryTreeMapRequest {
@@ -102,6 +103,10 @@ async fn connections_beyond_the_limit_get_resource_exhausted_but_their_health_ch
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(status.get_details_retry_info().is_some());
     assert_eq!(server.health("").await, Ok("SERVING"), "on a fourth connection");
+    let refused = Web::json("{}").http1(&server.addr).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "resource_exhausted"));
+    assert_eq!(refused.header("connection"), "close");
+    assert_eq!(Web::new("GET", "/health").http1(&server.addr).await.status, 200);
     let mut fifth = Raw::handshake(&server.addr, &[]).await;
     let goodbye = tokio::time::timeout(Duration::from_secs(5), fifth.until(GOAWAY)).await.unwrap();
     assert!(goodbye.is_some(), "the server sends GOAWAY");

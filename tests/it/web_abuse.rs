@@ -204,6 +204,17 @@ async fn a_replica_that_is_about_to_stop_says_so_with_its_answers_over_http_1() 
 }
 
 #[tokio::test]
+async fn a_connection_over_http_1_that_is_idle_after_an_answer_is_closed() {
+    let (_database, server) = ready(&[]).await;
+    let mut stream = TcpStream::connect(&server.addr).await.unwrap();
+    assert!(!is_last(&mut stream, &head(&format!("content-length: {}\r\n\r\n{BODY}", BODY.len()))).await);
+    let begun = Instant::now();
+    let read = timeout(Duration::from_secs(100), stream.read(&mut [0; 16])).await.expect("it is closed");
+    assert_eq!(read.unwrap(), 0);
+    assert!(begun.elapsed() > Duration::from_secs(70), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_client_over_http_1_that_never_takes_its_answers_is_closed() {
     let (_database, server) = ready(&[]).await;
     let mut stream = TcpStream::connect(&server.addr).await.unwrap();
