@@ -203,3 +203,34 @@ async fn a_replica_holds_at_most_three_connections() {
     }
     assert!((2..=3).contains(&most), "{most} connections");
 }
+
+#[tokio::test]
+async fn a_load_reads_the_view_a_few_times_whatever_the_planner_of_the_database_prefers() {
+    let database = Database::with_sample();
+    // As on hosts with fast disks, and more so: plans by index, of nested loops.
+    for setting in ["random_page_cost = 1.1", "enable_sort = off", "enable_bitmapscan = off", "enable_hashjoin = off"] {
+        database.psql(&format!("ALTER DATABASE {} SET {setting}", database.name));
+    }
+    database.psql("VACUUM ANALYZE mv_treemap_data");
+    let rows: f64 = database.psql("SELECT count(*) FROM mv_treemap_data").trim().parse().unwrap();
+    let read = || -> f64 {
+        let statement = "SELECT pg_stat_clear_snapshot(), coalesce(sum(seq_tup_read), 0) + coalesce(sum(idx_tup_fetch), 0) \
+            FROM pg_stat_user_tables WHERE relname = 'mv_treemap_data'";
+        database.psql(statement).trim().trim_start_matches('|').parse().unwrap()
+    };
+    let before = eventually("the reads so far are counted", async || {
+        let first = read();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (read() == first).then_some(first)
+    })
+    .await;
+    let server = Server::start_with(&database.url(), &["--poll-interval", "1h"]).await;
+    server.wait_until_ready().await;
+    // Its connections count what they have read when they end.
+    drop(server);
+    let load =
+        eventually("the reads of the load are counted", async || Some(read() - before).filter(|read| *read > 0.0))
+            .await;
+    // Two rankings and one count by all rows, and a few looks at single ones.
+    assert!(load < 5.0 * rows, "{load} reads of {rows} rows");
+}
