@@ -148,7 +148,7 @@ impl Builder {
     }
 }
 
-/// What tells of a period's answers which they are, and how fresh. Copied for each answer, which costs half of making it (measured).
+/// What tells of a period's answers which they are, and how fresh. Copied for each answer: that costs a third of making it (measured).
 fn metadata(period: Period, version: &HeaderValue, freshness: Freshness, stale: bool) -> HeaderMap {
     let data_date = freshness.data_date.map(|date| header(&date.to_string()));
     let last_refreshed = freshness.last_refreshed.map(|instant| header(&instant.to_string()));

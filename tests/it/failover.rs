@@ -20,7 +20,7 @@ async fn wait_until_caught_up(primary: &OwnCluster, standby: &OwnCluster, databa
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_fails_no_call_and_the_new_primary_is_refreshed_once_per_tick() {
     let primary = OwnCluster::start(&[]);
     let database = Database::with_sample_in(&primary);

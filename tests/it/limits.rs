@@ -185,7 +185,7 @@ async fn an_expired_deadline_is_honoured_when_a_model_is_loaded() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reads_its_answers_is_closed_and_other_clients_are_not_affected() {
     let (_database, server) = ready(&[]).await;
     let calls = Calls::start(&server.client().await);
@@ -259,7 +259,7 @@ async fn a_client_that_ignores_goaway_is_closed() {
     assert!(seconds_until_closed(&mut raw).await < 45.0, "sooner than by the keepalive");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_connections_by_age_fails_no_call() {
     let (_database, server) = ready(&["--max-connection-age", "300ms"]).await;
     let calls = Calls::start(&server.client().await);
@@ -301,7 +301,7 @@ async fn when_file_descriptors_run_out_the_server_does_not_spin_or_exit() {
     assert_eq!(server.log().matches("cannot accept connections").count(), 1, "{}", server.log());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_connections_leave_no_memory_or_cpu_use_behind() {
     let (_database, server) = ready(&["--max-connections", "200"]).await;
     let mut client = server.client().await;
@@ -330,7 +330,7 @@ async fn ten_thousand_connections_leave_no_memory_or_cpu_use_behind() {
     assert!(get(&mut client, "3m", 1, 0).await.is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_frames_do_not_harm_the_server_or_other_clients() {
     let (_database, server) = ready(&[]).await;
     let mut client = server.client().await;

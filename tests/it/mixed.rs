@@ -165,7 +165,7 @@ async fn call_on(protocol: Protocol, ready: Arc<Mutex<Vec<String>>>, stop: Arc<A
     made
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_of_any_protocol_fails_while_postgres_dies() {
     let own = OwnCluster::start(&[]);
     let database = Database::with_sample_in(&own);
@@ -183,7 +183,7 @@ async fn no_call_of_any_protocol_fails_while_postgres_dies() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_of_any_protocol_fails_while_replicas_are_restarted() {
     let database = Database::with_sample();
     let start = async || {
@@ -212,7 +212,7 @@ async fn no_call_of_any_protocol_fails_while_replicas_are_restarted() {
     load.assert_none_failed().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_of_any_protocol_fails_while_three_replicas_are_restarted_and_postgres_is_down() {
     let own = OwnCluster::start(&[]);
     let database = Database::with_sample_in(&own);

@@ -54,7 +54,7 @@ async fn a_crash_of_postgres_fails_no_call() {
     refresh_and_wait(&server, || database.refresh()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminated_connections_are_opened_again_without_a_warning() {
     let database = Database::with_sample();
     let server = serve(&database.url(), &[]).await;
@@ -93,7 +93,7 @@ async fn connections_that_are_reset_are_noticed() {
     refresh_and_wait(&server, || database.refresh()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_network_causes_no_warning() {
     let database = Database::with_sample();
     let proxy = Proxy::to(cluster().port).await;

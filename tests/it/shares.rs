@@ -358,7 +358,7 @@ async fn lines_of_the_log_that_were_dropped_are_counted_once_it_is_read_again() 
     assert!(server.stop().await < Duration::from_secs(10));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_that_nobody_meant_for_us_do_not_end_the_server() {
     let (_database, mut server) = ready(&[]).await;
     for name in ["HUP", "USR1", "USR2"] {

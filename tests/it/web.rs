@@ -309,9 +309,10 @@ async fn http_1_may_be_of_version_0_ask_before_it_sends_a_body_or_send_none() {
     let (_database, server) = ready().await;
     let call = head(&format!("content-length: {}\r\n", BODY.len()));
     let older = format!("{}\r\n{BODY}", call.replace("HTTP/1.1", "HTTP/1.0"));
-    let (answer, closed) = exchange(&server.addr, older.as_bytes(), Duration::from_secs(3)).await;
+    let (answer, closed) = exchange(&server.addr, older.as_bytes(), Duration::from_secs(8)).await;
     assert!(closed && answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
-    let (answer, _) = exchange(&server.addr, head("\r\n").as_bytes(), Duration::from_secs(1)).await;
+    let none = head("connection: close\r\n\r\n");
+    let (answer, _) = exchange(&server.addr, none.as_bytes(), Duration::from_secs(8)).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("zero-length payload"), "{answer}");
     let mut stream = TcpStream::connect(&server.addr).await.unwrap();
     stream.write_all(format!("{call}expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();

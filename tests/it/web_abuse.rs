@@ -27,7 +27,7 @@ pub async fn exchange(addr: &str, bytes: &[u8], patience: Duration) -> (String, 
     (String::from_utf8_lossy(&answer).into_owned(), closed)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_and_bodies_that_take_too_long_are_ended_and_nobody_else_notices() {
     let (_database, server) = ready(&[]).await;
     let calls = Calls::start(&server.client().await);
@@ -190,7 +190,7 @@ async fn is_last(stream: &mut TcpStream, call: &str) -> bool {
 
 #[tokio::test]
 async fn a_replica_that_is_about_to_stop_says_so_with_its_answers_over_http_1() {
-    let (_database, mut server) = ready(&["--drain-delay", "3s"]).await;
+    let (_database, mut server) = ready(&["--drain-delay", "8s"]).await;
     let mut stream = TcpStream::connect(&server.addr).await.unwrap();
     let call = head(&format!("content-length: {}\r\n\r\n{BODY}", BODY.len()));
     assert!(!is_last(&mut stream, &call).await);

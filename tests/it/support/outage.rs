@@ -27,7 +27,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Starts 100 calls per second. A call that takes three seconds has failed: other tests on the same processors cause delays.
+    /// Starts 100 calls per second, on the other threads of a test that waits for processes. A call that takes three seconds has failed: other tests on the same processors cause delays.
     pub fn start(client: &Client) -> Self {
         let (stop, made, failed) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (client, ended, all, lost) = (client.clone(), stop.clone(), made.clone(), failed.clone());
