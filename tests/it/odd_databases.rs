@@ -89,7 +89,7 @@ async fn a_row_of_the_future_does_not_move_the_anchor_and_is_reported() {
     ]);
     let server = Server::ready(&database).await;
     assert_eq!(server.metric("treemap_source_future_rows").await, 3.0);
-    assert!(server.log().contains("shorts has rows with a date in the future"), "{}", server.log());
+    server.wait_for_log("shorts has rows with a date in the future").await;
 }
 
 #[test]

@@ -123,7 +123,7 @@ async fn every_kind_of_change_of_the_source_leads_to_a_refresh() {
         database.psql(&change);
         eventually(&change, async || (database.psql(view) != before).then_some(())).await;
     }
-    assert!(server.log().contains("refreshed the view because its source has changed"), "{}", server.log());
+    server.wait_for_log("refreshed the view because its source has changed").await;
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn when_a_background_task_panics_the_server_logs_its_name_and_drains() {
     let why = server.wait_for_log("the background task ").await;
     assert!(why.contains("refresh panicked; stopping, for a restart"), "{why}");
     assert_eq!(server.wait_for_exit().await.code(), Some(1));
-    assert!(server.log().contains("INFO stopped"), "{}", server.log());
+    server.wait_for_log("INFO stopped").await;
 }
 
 #[tokio::test]

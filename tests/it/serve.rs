@@ -36,7 +36,7 @@ async fn the_server_starts_without_a_database_logs_the_reason_and_becomes_ready_
     });
     server.wait_until_ready().await;
     assert!(!stocks(&mut server.client().await, "3m", 10, 0).await.is_empty());
-    assert!(server.log().contains("the database answers again"), "{}", server.log());
+    server.wait_for_log("the database answers again").await;
     assert_eq!(server.log().matches("not ready; retrying").count(), 1, "logged once: {}", server.log());
 }
 
