@@ -257,8 +257,8 @@ impl Drop for Session {
     }
 }
 
-/// What a statement that only reads needs of its transaction. It reads the view, which is small and in memory: in the order of an index, and
-/// not sorted (measured: the load of the model takes two thirds of the time). The default of a random page's cost is that of a turning disk.
+/// The transaction of a statement that only reads. Postgres takes a random page to be as dear as on a turning disk. What we read most, the
+/// view, is small and in memory: it is faster to read it in the order of an index than to sort it (measured: two thirds of the time).
 const READ_ONLY: &str = "READ ONLY; SET LOCAL random_page_cost = 1.1";
 
 /// BEGIN with the limits of the transaction, in one round trip. A setting outside of a transaction would leak to other clients

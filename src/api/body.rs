@@ -88,11 +88,16 @@ pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// Leaves out the body, as HEAD has it, and says how long it would be.
-pub fn leave_out_body(response: &mut Response<Body>) {
+/// Says how long the body is, if it has one and that is known.
+pub fn say_length(response: &mut Response<Body>) {
     if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
     }
+}
+
+/// Leaves out the body, as HEAD has it, and says how long it would be.
+pub fn leave_out_body(response: &mut Response<Body>) {
+    say_length(response);
     let body = response.body_mut();
     body.frames = Body::empty().frames;
     body.call_ended(None);

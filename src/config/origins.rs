@@ -48,8 +48,8 @@ impl Origin {
         let sound = host.is_some_and(is_host);
         let refused = || {
             format!(
-                "{entry:?} is no origin; expected https://example.com, https://*.example.com, or *, with a name beyond ASCII as \
-                browsers send it: https://xn--..."
+                "{entry:?} is no origin; expected https://example.com, https://*.example.com, or *; a name with letters beyond ASCII \
+                 is written as browsers send it: https://xn--..."
             )
         };
         match entry.split_once('*') {

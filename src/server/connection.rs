@@ -40,7 +40,7 @@ const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
 const STALLED: Duration = Duration::from_secs(20);
 /// How long a connection lives that arrived when all places were taken: enough for a refusal, and for a health check.
 const CROWDED_AGE: Duration = Duration::from_secs(2);
-/// How long the calls on a connection may take to end once it is too old; one of HTTP/1.1 has as long before that to make another call.
+/// How long the calls on a connection may take to end once it is too old. Over HTTP/1.1 it waits as long before that, for a last call.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the client may take for the last frames of a connection that has ended.
 const LAST_FRAMES_WITHIN: Duration = Duration::from_secs(2);

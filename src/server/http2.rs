@@ -12,13 +12,13 @@ use h2::{
     Ping, PingPong, Reason, SendStream,
     server::{Builder, Connection, SendResponse},
 };
-use http::{HeaderValue, Request, Response, header};
+use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Http;
 use crate::api::{
-    body::{AnswerBytes, Body},
+    body::{AnswerBytes, Body, say_length},
     in_flight::Counts,
     request::RequestBody,
 };
@@ -129,12 +129,13 @@ async fn respond_to(
 }
 
 /// Sends a response, as far as that needs no waiting: all of it, unless its body is a stream.
-fn begin(response: Response<Body>, mut respond: SendResponse<AnswerBytes>) -> Option<(Body, SendStream<AnswerBytes>)> {
-    let (mut head, mut body) = response.into_parts();
+fn begin(
+    mut response: Response<Body>,
+    mut respond: SendResponse<AnswerBytes>,
+) -> Option<(Body, SendStream<AnswerBytes>)> {
+    say_length(&mut response);
+    let (head, mut body) = response.into_parts();
     let is_end = body.is_end_stream();
-    if let (false, Some(length)) = (is_end, body.size_hint().exact()) {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
-    }
     // Fails only when the client has gone away.
     let mut stream = respond.send_response(Response::from_parts(head, ()), is_end).ok()?;
     if !body.is_whole() {

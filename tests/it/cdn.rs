@@ -19,6 +19,12 @@ use crate::support::{
 
 const ORIGIN: &str = "https://shorted.com.au";
 
+/// The GET of a browser at an origin.
+fn browser(origin: &str) -> Web {
+    let get = Web::get("connect=v1&encoding=json&message=%7B%22period%22%3A%223m%22%7D");
+    get.header("origin", origin).header("accept-encoding", "gzip")
+}
+
 /// nginx with the configuration of the page.
 struct Nginx {
     process: Child,
@@ -53,8 +59,7 @@ impl Nginx {
     }
 
     async fn get(&self, origin: &str) -> Answer {
-        let get = Web::get("connect=v1&encoding=json&message=%7B%22period%22%3A%223m%22%7D").header("origin", origin);
-        let answer = get.header("accept-encoding", "gzip").http1(&self.addr).await;
+        let answer = browser(origin).http1(&self.addr).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("access-control-allow-origin"), if origin == ORIGIN { ORIGIN } else { "" });
         answer
@@ -95,8 +100,7 @@ async fn a_cache_in_front_asks_once_per_variant_and_age_and_answers_while_no_rep
     let (asked, took) = (calls(&server).await, begun.elapsed().as_secs_f64());
     assert!((2.0..=2.0 * (2.0 + took / 2.0)).contains(&asked), "{asked} calls for 101 requests in {took} s");
     // A browser's own copy is renewed by the cache.
-    let known = Web::get("connect=v1&encoding=json&message=%7B%22period%22%3A%223m%22%7D").header("origin", ORIGIN);
-    let known = known.header("accept-encoding", "gzip").header("if-none-match", first.header("etag"));
+    let known = browser(ORIGIN).header("if-none-match", first.header("etag"));
     assert_eq!(known.http1(&nginx.addr).await.status, 304);
     // A call by POST is not kept.
     let asked = calls(&server).await;
