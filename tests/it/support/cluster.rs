@@ -8,7 +8,10 @@ use std::{
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -196,9 +199,18 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// A port that is free now. It stays free until it is used, because the system assigns other ports first.
+/// A port that is free now, and stays free until it is used: each is given once, and the system assigns those from 32,768 on.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests of another process begin elsewhere.
+    let first = std::process::id() * 101 % 20_000;
+    loop {
+        let number = first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(12_000 + number % 20_000).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The user that runs Postgres. Postgres refuses to run as root, so root switches to another user.
