@@ -262,7 +262,7 @@ async fn a_client_that_ignores_goaway_is_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_connections_by_age_fails_no_call() {
     let (_database, server) = ready(&["--max-connection-age", "300ms"]).await;
-    let calls = Calls::start(&server.client().await);
+    let calls = Calls::start_over_ending_connections(&server.client().await);
     eventually("ten connections have ended", async || {
         (server.metric("treemap_connections_closed_total{why=\"age\"}").await >= 10.0).then_some(())
     })

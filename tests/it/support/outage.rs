@@ -1,14 +1,17 @@
 //! Fault injection: a fault of the database while a server is called at a steady rate.
 
 use std::{
+    error::Error as _,
+    iter,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::task::JoinHandle;
+use tonic::Status;
 
 use super::{
     eventually,
@@ -22,25 +25,44 @@ pub const NOTICED: Duration = Duration::from_secs(15);
 pub struct Calls {
     stop: Arc<AtomicBool>,
     made: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
+    /// Why, of each that failed.
+    failed: Arc<Mutex<Vec<String>>>,
     calling: JoinHandle<()>,
 }
 
 impl Calls {
-    /// Starts 100 calls per second, on the other threads of a test that waits for processes. A call that takes three seconds has failed: other tests on the same processors cause delays.
+    /// Starts 100 calls per second, on the other threads of a test that waits for processes. A call that takes three seconds has failed:
+    /// other tests on the same processors cause delays.
     pub fn start(client: &Client) -> Self {
-        let (stop, made, failed) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        Self::begin(client, false)
+    }
+
+    /// The same where the server closes connections: a call that was about to be sent over one as that happened is sent over the next. By
+    /// gRPC's specification every client does so (transparent retries); tonic leaves it to its callers.
+    pub fn start_over_ending_connections(client: &Client) -> Self {
+        Self::begin(client, true)
+    }
+
+    fn begin(client: &Client, again: bool) -> Self {
+        let (stop, made, failed) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<Mutex<Vec<String>>>)>::default();
         let (client, ended, all, lost) = (client.clone(), stop.clone(), made.clone(), failed.clone());
         let calling = tokio::spawn(async move {
             let mut beat = tokio::time::interval(Duration::from_millis(10));
             while !ended.load(Ordering::Relaxed) {
                 beat.tick().await;
                 let mut client = client.clone();
-                let answer = get(&mut client, "3m", 10, 0);
+                let answer = async {
+                    let mut answer = get(&mut client, "3m", 10, 0).await;
+                    while again && answer.as_ref().is_err_and(was_not_sent) {
+                        answer = get(&mut client, "3m", 10, 0).await;
+                    }
+                    answer
+                };
                 all.fetch_add(1, Ordering::Relaxed);
                 match tokio::time::timeout(Duration::from_secs(3), answer).await {
                     Ok(Ok(_)) => {}
-                    _ => drop(lost.fetch_add(1, Ordering::Relaxed)),
+                    Ok(Err(status)) => lost.lock().unwrap().push(format!("{status:?}")),
+                    Err(_) => lost.lock().unwrap().push("no answer in time".into()),
                 }
             }
         });
@@ -53,9 +75,20 @@ impl Calls {
         self.calling.await.unwrap();
         let made = self.made.load(Ordering::Relaxed);
         assert!(made > 0);
-        assert_eq!(self.failed.load(Ordering::Relaxed), 0, "of {made} calls");
+        let failed = self.failed.lock().unwrap();
+        assert!(failed.is_empty(), "of {made} calls: {failed:?}");
         made
     }
+}
+
+/// Whether a call has not left its client: the connection was ended in order by then.
+fn was_not_sent(status: &Status) -> bool {
+    let mut causes = iter::successors(status.source(), |cause| (*cause).source());
+    causes.any(|cause| {
+        let http2 = cause.downcast_ref::<h2::Error>();
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+            || http2.is_some_and(|error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+    })
 }
 
 /// A fault of the database, and what the server must log.
