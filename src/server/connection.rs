@@ -18,6 +18,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::{
     OfClient,
@@ -44,6 +46,10 @@ const CROWDED_AGE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the client may take for the last frames of a connection that has ended.
 const LAST_FRAMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// With TLS or without. One type for both, so that the code of HTTP/2 exists once: what is called from one place is inlined (measured: 7 %
+/// more calls).
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// What a version of HTTP does with a connection.
 pub trait Http {
@@ -127,34 +133,38 @@ impl Client {
         };
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let why = match self.tls.take() {
-            None => self.serve_http(stream).await,
-            // Boxed, like HTTP/1.1 below: the memory of a connection would be that of the largest kind.
-            Some(tls) => Box::pin(self.serve_tls(tls, stream)).await,
+        // Boxed, like HTTP/1.1 below: the memory of a connection would be that of the largest kind.
+        let stream = match self.tls.take() {
+            None => Ok(Either::Left(stream)),
+            Some(tls) => Box::pin(self.handshake(tls, stream)).await.map(|stream| Either::Right(Box::new(stream))),
+        };
+        let why = match stream {
+            Ok(stream) => self.serve_http(stream).await,
+            Err(why) => why,
         };
         metrics.closed(why);
         tracing::debug!(%peer, why = why.name(), "connection closed");
     }
 
-    async fn serve_tls(self, tls: Arc<Tls>, stream: TcpStream) -> Closed {
+    async fn handshake(&self, tls: Arc<Tls>, stream: TcpStream) -> Result<TlsStream<TcpStream>, Closed> {
         let mut stop = self.stop.clone();
         let handshake = tokio::select! {
             handshake = timeout(FIRST_REQUEST_WITHIN, tls.acceptor().accept(stream)) => Some(handshake),
             _ = stop.wait_for(|stop| *stop) => None,
         };
         match handshake {
-            Some(Ok(Ok(stream))) => self.serve_http(stream).await,
+            Some(Ok(Ok(stream))) => Ok(stream),
             Some(Ok(Err(error))) => {
                 tracing::debug!(peer = %self.peer, "TLS handshake failed: {error}");
-                Closed::Client
+                Err(Closed::Client)
             }
-            Some(Err(_)) => Closed::Silent,
-            None => Closed::Stopped,
+            Some(Err(_)) => Err(Closed::Silent),
+            None => Err(Closed::Stopped),
         }
     }
 
     /// Serves HTTP/1.1 or HTTP/2, as the client speaks, until either side ends it; gives the reason.
-    async fn serve_http(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Closed {
+    async fn serve_http(self, io: Stream) -> Closed {
         let io = Gathered::new(io);
         let mut stop = self.stop.clone();
         let http2 = tokio::select! {
@@ -178,12 +188,7 @@ impl Client {
     }
 
     /// Serves the calls of a connection.
-    async fn serve_calls(
-        &self,
-        http: &mut impl Http,
-        io: &Gathered<impl AsyncRead + AsyncWrite + Unpin>,
-        counts: &Counts,
-    ) -> Closed {
+    async fn serve_calls(&self, http: &mut impl Http, io: &Gathered<Stream>, counts: &Counts) -> Closed {
         let mut head = HeadClock::default();
         let mut head_due = pin!(sleep(Duration::MAX));
         let mut events = self.events();
