@@ -68,7 +68,8 @@ impl Treemap {
     pub async fn answer(&self, request: Request) -> Result<Answer, Refusal> {
         let model = match self.read_model.current() {
             Some(model) => Some(model),
-            None => tokio::time::timeout(LONGEST_WAIT, self.read_model.first()).await.ok().flatten(),
+            // Boxed: its memory would be that of every call.
+            None => Box::pin(tokio::time::timeout(LONGEST_WAIT, self.read_model.first())).await.ok().flatten(),
         };
         model.map(|model| Answer::new(model, request)).ok_or(Refusal::NotLoaded)
     }

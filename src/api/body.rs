@@ -46,7 +46,7 @@ enum Untaken {
 
 enum Frames {
     /// Bytes that exist already, then trailers.
-    Whole { bytes: Bytes, trailers: Option<HeaderMap> },
+    Whole { bytes: Bytes, trailers: Option<Arc<HeaderMap>> },
     /// Frames that come one by one.
     Stream(BoxStream<'static, Sent>),
     /// A body of tonic's.
@@ -185,7 +185,7 @@ impl Body {
     }
 
     /// Bytes that exist already, and trailers.
-    pub const fn with_trailers(bytes: Bytes, trailers: HeaderMap) -> Self {
+    pub const fn with_trailers(bytes: Bytes, trailers: Arc<HeaderMap>) -> Self {
         Self::of(Frames::Whole { bytes, trailers: Some(trailers) })
     }
 
@@ -219,9 +219,12 @@ impl Body {
         }
     }
 
-    /// Whether its frames exist already, and their bytes are shared: to hand them on costs no memory.
-    pub const fn is_whole(&self) -> bool {
-        matches!(self.frames, Frames::Whole { .. })
+    /// All of it and its trailers, if they exist already: the bytes are shared, and to hand them on costs no memory.
+    pub fn take_whole(&mut self) -> Option<(AnswerBytes, Option<HeaderMap>)> {
+        let Frames::Whole { bytes, trailers } = &mut self.frames else { return None };
+        let (bytes, trailers) = (std::mem::take(bytes), trailers.take());
+        self.call_ended(None);
+        Some((self.bytes(bytes), trailers.map(Arc::unwrap_or_clone)))
     }
 
     fn call_ended(&mut self, last: Option<Code>) {
@@ -250,7 +253,7 @@ impl http_body::Body for Body {
         match &mut self.frames {
             Frames::Whole { bytes, trailers } => {
                 let frame = if bytes.is_empty() {
-                    trailers.take().map(Frame::trailers)
+                    trailers.take().map(|trailers| Frame::trailers(Arc::unwrap_or_clone(trailers)))
                 } else {
                     let bytes = std::mem::take(bytes);
                     Some(Frame::data(self.bytes(bytes)))

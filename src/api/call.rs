@@ -22,31 +22,38 @@ pub struct Call {
     began: Instant,
     /// Until it has another, that of a client that went away.
     code: Code,
-    span: Span,
-    watcher: Option<Watcher>,
-    stream: Option<OpenStream>,
+    /// Present where calls are traced.
+    span: Option<Box<Span>>,
+    held: Option<Held>,
+}
+
+/// What a stream holds until it is over.
+#[derive(Debug)]
+pub enum Held {
+    /// It is a stream of treemaps.
+    Watcher(Watcher),
+    /// It is a stream of health or reflection, one of a few.
+    Stream(OpenStream),
 }
 
 impl Call {
     /// A call has arrived.
     pub fn begin(counts: Arc<MethodMetrics>, span: Span) -> Self {
         counts.started();
-        Self { counts, began: Instant::now(), code: Code::Cancelled, span, watcher: None, stream: None }
+        let span = (!span.is_none()).then(|| Box::new(span));
+        Self { counts, began: Instant::now(), code: Code::Cancelled, span, held: None }
     }
 
-    /// It is a stream of treemaps.
-    pub fn holds(&mut self, watcher: Option<Watcher>) {
-        self.watcher = watcher;
-    }
-
-    /// It is a stream of health or reflection, one of a few.
-    pub fn holds_stream(&mut self, stream: OpenStream) {
-        self.stream = Some(stream);
+    /// It is a stream.
+    pub fn holds(&mut self, held: Held) {
+        self.held = Some(held);
     }
 
     /// The protocol that it came by.
     pub fn speaks(&self, protocol: &'static str) {
-        telemetry::call_protocol(&self.span, protocol);
+        if let Some(span) = &self.span {
+            telemetry::call_protocol(span, protocol);
+        }
     }
 
     /// It is over, with this code.
@@ -58,6 +65,8 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.counts.handled(self.code, self.began.elapsed());
-        telemetry::call_ended(&self.span, self.code);
+        if let Some(span) = &self.span {
+            telemetry::call_ended(span, self.code);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use tokio::time::timeout;
 use tonic::Code;
@@ -17,7 +18,7 @@ use tracing::{Instrument, Span};
 use super::{
     Treemap,
     body::{Body, date, leave_out_body, plain},
-    call::{Call, code_of},
+    call::{Call, Held, code_of},
     cors,
     in_flight::{Answering, Counts, InFlight, Open, OpenStream, Place, Watcher},
     pictures::{self, Resource},
@@ -166,7 +167,7 @@ impl CallsOverConnection {
                     Some(method) => {
                         shared.answer_treemap(method, &mut request, connection, crowded, Span::none()).await
                     }
-                    None => Box::pin(shared.answer_other(request, connection, crowded, Span::none())).await,
+                    None => shared.answer_other(request, connection, crowded, Span::none()).await,
                 }
             };
             if is_head {
@@ -183,24 +184,34 @@ impl CallsOverConnection {
 
 impl Shared {
     /// Answers what is no call of the treemap.
-    async fn answer_other(
-        &self,
-        mut request: Request<RequestBody>,
-        connection: &Arc<Counts>,
+    fn answer_other<'a>(
+        &'a self,
+        request: Request<RequestBody>,
+        connection: &'a Arc<Counts>,
         crowded: bool,
         span: Span,
-    ) -> Response<Body> {
+    ) -> BoxFuture<'a, Response<Body>> {
         let path = request.uri().path();
         if path == HEALTH {
-            return self.health(&mut request).await;
+            return self.health(request).boxed();
         }
         // The published server knows no other method of "/".
         let is_read = matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD);
         let served = |resource: &Resource| self.page && (is_read || !matches!(resource, Resource::File(_)));
-        if let Some(resource) = Resource::of(path).filter(served) {
-            return self.answer_page(resource, &mut request, connection, crowded).await;
+        match Resource::of(path).filter(served) {
+            Some(resource) => self.answer_page(resource, request, connection, crowded).boxed(),
+            None => self.answer_services(request, connection, span).boxed(),
         }
-        let method = method_of(path);
+    }
+
+    /// Answers calls of health and reflection, and those of nobody.
+    async fn answer_services(
+        &self,
+        mut request: Request<RequestBody>,
+        connection: &Arc<Counts>,
+        span: Span,
+    ) -> Response<Body> {
+        let method = method_of(request.uri().path());
         let mut call = Call::begin(Arc::new(self.metrics.method(&method)), span);
         let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
             let kind = kind.as_bytes();
@@ -215,7 +226,7 @@ impl Shared {
             let Some(stream) = OpenStream::begin(connection) else {
                 return ended_by(refused(Refusal::TooManyStreams), call, Code::ResourceExhausted);
             };
-            call.holds_stream(stream);
+            call.holds(Held::Stream(stream));
             // Streams are few: theirs is not counted among the requests that are not complete.
             request = request.map(RequestBody::of_stream);
         }
@@ -264,7 +275,9 @@ impl Shared {
             cors::expose(&self.origins, origin.as_ref(), response.headers_mut());
         }
         let Place { in_flight, watcher, .. } = answered.place;
-        call.holds(watcher);
+        if let Some(watcher) = watcher {
+            call.holds(Held::Watcher(watcher));
+        }
         let body = response.body_mut();
         body.ends(call, answered.code);
         if let Some(place) = in_flight {
@@ -276,7 +289,7 @@ impl Shared {
     async fn answer_page(
         &self,
         resource: Resource,
-        request: &mut Request<RequestBody>,
+        mut request: Request<RequestBody>,
         connection: &Arc<Counts>,
         crowded: bool,
     ) -> Response<Body> {
@@ -288,7 +301,7 @@ impl Shared {
             place_of(connection, self.limits.calls.div_ceil(2))
         };
         let cache_control = &self.settings.cache_control;
-        let response = pictures::answer(resource, &self.treemap, cache_control, request, connection, admit).await;
+        let response = pictures::answer(resource, &self.treemap, cache_control, &mut request, connection, admit).await;
         self.metrics.page(resource.path(), response.status());
         response
     }
@@ -297,7 +310,7 @@ impl Shared {
         if self.stopping.load(Ordering::Relaxed) { Some("stopping".into()) } else { self.treemap.missing() }
     }
 
-    async fn health(&self, request: &mut Request<RequestBody>) -> Response<Body> {
+    async fn health(&self, mut request: Request<RequestBody>) -> Response<Body> {
         discard_in_time(request.body_mut()).await;
         if !matches!(*request.method(), HttpMethod::GET | HttpMethod::HEAD | HttpMethod::POST) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "");

@@ -132,6 +132,7 @@ fn render_reply(asked: &Asked, settings: &Settings, reply: Reply) -> Response<Bo
         }
     }
     if not_modified {
+        headers.remove(header::CONTENT_TYPE);
         let mut response = response(headers, Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
@@ -165,10 +166,10 @@ pub fn render_stream(asked: &Asked, result: Result<Reply, Failure>) -> Response<
                 Messages::Stream(messages) => messages,
                 Messages::One(message) => stream::once(async { Ok(message) }).boxed(),
             };
-            let end = move |status: Option<Status>| Frame::data(end(status.as_ref(), &trailers));
+            let end = move |status: Option<Status>| Frame::data(end(status.as_ref(), trailers.as_deref()));
             (headers, Body::stream(frames(messages, asked.gzip, end)))
         }
-        Err(Failure { status, headers, trailers }) => (headers, Body::whole(end(Some(&status), &trailers))),
+        Err(Failure { status, headers, trailers }) => (headers, Body::whole(end(Some(&status), trailers.as_deref()))),
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
     headers.insert(&STREAM_ACCEPT_ENCODING, GZIP.clone());
@@ -179,12 +180,12 @@ pub fn render_stream(asked: &Asked, result: Result<Reply, Failure>) -> Response<
 }
 
 /// The last envelope of a stream: how it ended, and the trailers.
-fn end(status: Option<&Status>, trailers: &HeaderMap) -> Bytes {
+fn end(status: Option<&Status>, trailers: Option<&HeaderMap>) -> Bytes {
     let mut end = json!({});
     if let Some(status) = status {
         end["error"] = error(status);
     }
-    if !trailers.is_empty() {
+    if let Some(trailers) = trailers {
         let values = |name: &HeaderName| {
             let values =
                 trailers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -213,9 +214,9 @@ fn error(status: &Status) -> Value {
 }
 
 /// Trailing metadata of a unary response are headers with a prefix.
-fn add_trailers(trailers: HeaderMap, headers: &mut HeaderMap) {
+fn add_trailers(trailers: Option<Box<HeaderMap>>, headers: &mut HeaderMap) {
     let mut last = None;
-    for (name, value) in trailers {
+    for (name, value) in trailers.into_iter().flat_map(|trailers| *trailers) {
         // A name is given only with the first of its values.
         last = name.or(last);
         if let Some(name) = last.as_ref().and_then(|name| HeaderName::try_from(format!("{TRAILER}{name}")).ok()) {

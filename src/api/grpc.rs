@@ -29,7 +29,8 @@ static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-e
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 static GZIP: HeaderValue = HeaderValue::from_static("gzip");
-static ALL_WENT_WELL: LazyLock<HeaderMap> = LazyLock::new(|| HeaderMap::from_iter([(GRPC_STATUS.clone(), OK.clone())]));
+static ALL_WENT_WELL: LazyLock<Arc<HeaderMap>> =
+    LazyLock::new(|| Arc::new(HeaderMap::from_iter([(GRPC_STATUS.clone(), OK.clone())])));
 static OK: HeaderValue = HeaderValue::from_static("0");
 /// The flag of the envelope that holds the trailers of gRPC-Web.
 const TRAILERS: u8 = 0x80;
@@ -109,7 +110,9 @@ pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
                 }
                 Messages::Stream(messages) => {
                     name_compression(asked.gzip, &mut headers);
-                    let end = |status: Option<Status>| Frame::trailers(ended(status.as_ref(), trailers));
+                    let end = |status: Option<Status>| {
+                        Frame::trailers(Arc::unwrap_or_clone(ended(status.as_ref(), trailers)))
+                    };
                     (headers, Body::stream(frames(messages, asked.gzip, end)))
                 }
             }
@@ -121,7 +124,7 @@ pub fn render(asked: &Asked, result: Result<Reply, Failure>) -> Response<Body> {
 
 /// A failure of either: headers alone.
 pub fn render_failure(asked: &Asked, Failure { status, mut headers, trailers }: Failure) -> Response<Body> {
-    headers.extend(trailers);
+    headers.extend(trailers.into_iter().flat_map(|trailers| *trailers));
     add_status(&status, &mut headers);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asked.content_type));
     // Who has used another compression learns of ours.
@@ -168,15 +171,16 @@ fn name_compression(gzip: bool, headers: &mut HeaderMap) {
 }
 
 /// The trailers of a call that has ended; `None` when it went well.
-fn ended(status: Option<&Status>, mut trailers: HeaderMap) -> HeaderMap {
-    if status.is_none() && trailers.is_empty() {
+fn ended(status: Option<&Status>, trailers: Option<Box<HeaderMap>>) -> Arc<HeaderMap> {
+    if status.is_none() && trailers.is_none() {
         return ALL_WENT_WELL.clone();
     }
+    let mut trailers = trailers.map_or_else(HeaderMap::new, |trailers| *trailers);
     match status {
         Some(status) => add_status(status, &mut trailers),
         None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),
     }
-    trailers
+    trailers.into()
 }
 
 /// Trailers as gRPC-Web has them: an envelope of lines as in HTTP/1.

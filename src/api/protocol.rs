@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -162,7 +162,7 @@ pub async fn serve<S: Service>(
     let mut asked = match asked(request, kind) {
         Ok(asked) => asked,
         Err(refused) => {
-            discard_in_time(request.body_mut()).await;
+            Box::pin(discard_in_time(request.body_mut())).await;
             return Answered::http(*refused, Code::Unimplemented);
         }
     };
@@ -292,31 +292,42 @@ async fn read_in_time(
     let mut waited = Duration::ZERO;
     let read = {
         let mut reading = pin!(read(body, limit));
-        // Nearly all requests are here with their head: no clock is looked at for those.
-        match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        // Nearly all requests are here with their head: no clock is looked at for those. What is rare is boxed, as in all of a call: its
+        // memory would be that of every call.
+        match poll_once(reading.as_mut()).await {
             Poll::Ready(read) => read,
             Poll::Pending => {
                 let begun = Instant::now();
-                let read = match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
-                    Some(left) => timeout(left, reading).await.unwrap_or(Err(Refusal::DeadlinePassed)),
-                    None => timeout(COMPLETE_WITHIN, reading).await.unwrap_or(Err(Refusal::Incomplete)),
+                let (most, refusal) = match deadline.filter(|left| *left < COMPLETE_WITHIN && !left.is_zero()) {
+                    Some(left) => (left, Refusal::DeadlinePassed),
+                    None => (COMPLETE_WITHIN, Refusal::Incomplete),
                 };
+                let read = Box::pin(timeout(most, reading)).await.unwrap_or(Err(refusal));
                 waited = begun.elapsed();
                 read
             }
         }
     };
     if read == Err(Refusal::TooLarge) {
-        discard_in_time(body).await;
+        Box::pin(discard_in_time(body)).await;
     }
     (if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read }, waited)
 }
 
 /// Calls the service, within the client's deadline.
 async fn run<S: Service>(service: &S, method: S::Method, call: Call<'_>) -> Result<Reply, Failure> {
-    let Some(left) = call.timeout else { return service.call(method, call).await };
-    match timeout(left, service.call(method, call)).await {
-        Ok(result) => result,
-        Err(_) => Err(Refusal::DeadlinePassed.status().into()),
+    let deadline = call.timeout;
+    let mut calling = pin!(service.call(method, call));
+    // Nearly all are answered at once, and need no timer.
+    if let Poll::Ready(result) = poll_once(calling.as_mut()).await {
+        return result;
     }
+    let Some(left) = deadline else { return calling.await };
+    let in_time = Box::pin(timeout(left, calling)).await;
+    in_time.unwrap_or_else(|_| Err(Refusal::DeadlinePassed.status().into()))
+}
+
+/// Polls a future once.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }

@@ -46,6 +46,8 @@ pub enum RequestBody {
         connection: Arc<Counts>,
         /// Present from the first wait to the last byte.
         incomplete: Option<Incomplete>,
+        /// Whether the last byte was read: h2 has to look that up.
+        ended: bool,
     },
     /// A stream of requests: it is never complete, and must not be silent for long.
     Stream(RecvStream, Pin<Box<Sleep>>),
@@ -54,7 +56,7 @@ pub enum RequestBody {
 impl RequestBody {
     /// Over HTTP/2; `connection` counts it while it is not complete.
     pub const fn http2(stream: RecvStream, connection: Arc<Counts>) -> Self {
-        Self::Http2 { stream, connection, incomplete: None }
+        Self::Http2 { stream, connection, incomplete: None, ended: false }
     }
 
     /// The same as a stream of requests.
@@ -76,9 +78,10 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Http2 { stream, connection, incomplete } => {
+            Self::Http2 { stream, connection, incomplete, ended } => {
                 let polled = poll_stream(stream, context);
-                if stream.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                *ended = stream.is_end_stream();
+                if *ended || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
                     *incomplete = None;
                 } else if polled.is_pending() && incomplete.is_none() {
                     *incomplete = Incomplete::begin(connection);
@@ -103,7 +106,8 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2 { stream, .. } | Self::Stream(stream, _) => stream.is_end_stream(),
+            Self::Http2 { ended, .. } => *ended,
+            Self::Stream(stream, _) => stream.is_end_stream(),
         }
     }
 }

@@ -67,8 +67,8 @@ pub struct Call<'a> {
 pub struct Reply {
     /// Metadata before the messages.
     pub headers: HeaderMap,
-    /// Metadata after the messages.
-    pub trailers: HeaderMap,
+    /// Metadata after the messages: few have any, and a reply is moved often.
+    pub trailers: Option<Box<HeaderMap>>,
     /// The messages.
     pub messages: Messages,
     /// Of a reply to GET: changes whenever the answer to the same request may.
@@ -109,11 +109,11 @@ pub struct Failure {
     /// Metadata before the failure.
     pub headers: HeaderMap,
     /// Metadata with the failure.
-    pub trailers: HeaderMap,
+    pub trailers: Option<Box<HeaderMap>>,
 }
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self { status, headers: HeaderMap::new(), trailers: HeaderMap::new() }
+        Self { status, headers: HeaderMap::new(), trailers: None }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use prost::Message as _;
 use tonic::Status;
 
@@ -129,7 +128,7 @@ impl Service for Treemap {
                 return Ok(Reply { headers, messages: Messages::Stream(messages), ..Reply::default() });
             }
         };
-        Ok(Reply { headers, entity_tag: Some(entity_tag), messages, trailers: HeaderMap::new() })
+        Ok(Reply { headers, entity_tag: Some(entity_tag), messages, trailers: None })
     }
 }
 

@@ -65,6 +65,7 @@ impl Service for Conformance {
         let definition = message(&request, "response_definition");
         let metadata = |name: &str| definition.as_ref().map(|definition| headers(definition, name)).unwrap_or_default();
         let (headers, trailers) = (metadata("response_headers"), metadata("response_trailers"));
+        let trailers = (!trailers.is_empty()).then(|| Box::new(trailers));
         let delay = Duration::from_millis(definition.as_ref().map_or(0, |all| number(all, "response_delay_ms")));
         let error = definition.as_ref().and_then(|definition| message(definition, "error"));
         let reply = self.message(&format!("{}Response", method.name()));

@@ -413,6 +413,7 @@ async fn an_answer_to_get_is_kept_by_its_entity_tag() {
         ] {
             assert_eq!(known.status, 304);
             assert!(known.body.is_empty());
+            assert!(!known.headers.contains_key("content-type"), "there is no content");
             for name in [
                 "etag",
                 "cache-control",
