@@ -1,12 +1,6 @@
 //! Which protocol a request speaks, and the way that all of them share: read the request whole, call the service, render its reply.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
@@ -20,7 +14,7 @@ use super::{
     message::Message,
     query::Query,
     refusal::Refusal,
-    request::{COMPLETE_WITHIN, RequestBody, discard_in_time, read},
+    request::{COMPLETE_WITHIN, RequestBody, discard_in_time, poll_once, read},
     service::{Call, Codec, Failure, MethodKind, Reply, Service},
 };
 
@@ -162,7 +156,7 @@ pub async fn serve<S: Service>(
     let mut asked = match asked(request, kind) {
         Ok(asked) => asked,
         Err(refused) => {
-            Box::pin(discard_in_time(request.body_mut())).await;
+            discard_in_time(request.body_mut()).await;
             return Answered::http(*refused, Code::Unimplemented);
         }
     };
@@ -292,8 +286,7 @@ async fn read_in_time(
     let mut waited = Duration::ZERO;
     let read = {
         let mut reading = pin!(read(body, limit));
-        // Nearly all requests are here with their head: no clock is looked at for those. What is rare is boxed, as in all of a call: its
-        // memory would be that of every call.
+        // Nearly all requests are here with their head: no clock is looked at for those.
         match poll_once(reading.as_mut()).await {
             Poll::Ready(read) => read,
             Poll::Pending => {
@@ -309,7 +302,7 @@ async fn read_in_time(
         }
     };
     if read == Err(Refusal::TooLarge) {
-        Box::pin(discard_in_time(body)).await;
+        discard_in_time(body).await;
     }
     (if deadline == Some(Duration::ZERO) { Err(Refusal::DeadlinePassed) } else { read }, waited)
 }
@@ -325,9 +318,4 @@ async fn run<S: Service>(service: &S, method: S::Method, call: Call<'_>) -> Resu
     let Some(left) = deadline else { return calling.await };
     let in_time = Box::pin(timeout(left, calling)).await;
     in_time.unwrap_or_else(|_| Err(Refusal::DeadlinePassed.status().into()))
-}
-
-/// Polls a future once.
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }

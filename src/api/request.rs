@@ -2,9 +2,9 @@
 
 use std::{
     error::Error,
-    future::Future,
+    future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -46,7 +46,7 @@ pub enum RequestBody {
         connection: Arc<Counts>,
         /// Present from the first wait to the last byte.
         incomplete: Option<Incomplete>,
-        /// Whether the last byte was read: h2 has to look that up.
+        /// Whether it is over, as far as was seen: h2 has to look that up.
         ended: bool,
     },
     /// A stream of requests: it is never complete, and must not be silent for long.
@@ -80,8 +80,8 @@ impl http_body::Body for RequestBody {
             Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Http2 { stream, connection, incomplete, ended } => {
                 let polled = poll_stream(stream, context);
-                *ended = stream.is_end_stream();
-                if *ended || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                *ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || stream.is_end_stream();
+                if *ended {
                     *incomplete = None;
                 } else if polled.is_pending() && incomplete.is_none() {
                     *incomplete = Incomplete::begin(connection);
@@ -220,11 +220,16 @@ fn why_unread(error: &(dyn Error + Send + Sync + 'static)) -> Refusal {
 
 /// Reads what is left of a request that is refused, within bounds.
 pub async fn discard_in_time(body: &mut RequestBody) {
-    // Nearly all that come here have none.
-    if body.is_end_stream() {
-        return;
+    let mut discarding = pin!(discard(body));
+    // Nearly all that come here have none, and need no timer.
+    if poll_once(discarding.as_mut()).await.is_pending() {
+        let _ = Box::pin(timeout(COMPLETE_WITHIN, discarding)).await;
     }
-    let _ = timeout(COMPLETE_WITHIN, discard(body)).await;
+}
+
+/// Polls a future once. What is rarely pending is waited for after that, in a box: a future is as large as its largest wait.
+pub async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 async fn discard(body: &mut RequestBody) {

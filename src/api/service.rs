@@ -67,7 +67,7 @@ pub struct Call<'a> {
 pub struct Reply {
     /// Metadata before the messages.
     pub headers: HeaderMap,
-    /// Metadata after the messages: few have any, and a reply is moved often.
+    /// Metadata after the messages; `None` when there are none. Few have any, and a reply is moved often.
     pub trailers: Option<Box<HeaderMap>>,
     /// The messages.
     pub messages: Messages,
@@ -108,7 +108,7 @@ pub struct Failure {
     pub status: Status,
     /// Metadata before the failure.
     pub headers: HeaderMap,
-    /// Metadata with the failure.
+    /// Metadata with the failure; `None` when there are none.
     pub trailers: Option<Box<HeaderMap>>,
 }
 

@@ -49,7 +49,7 @@ const LAST_FRAMES_WITHIN: Duration = Duration::from_secs(2);
 
 /// With TLS or without. One type for both, so that the code of HTTP/2 exists once: what is called from one place is inlined (measured: 7 %
 /// more calls).
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// What a version of HTTP does with a connection.
 pub trait Http {
@@ -133,9 +133,9 @@ impl Client {
         };
         // Answers are written whole: waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        // Boxed, like HTTP/1.1 below: the memory of a connection would be that of the largest kind.
         let stream = match self.tls.take() {
             None => Ok(Either::Left(stream)),
+            // Boxed, like HTTP/1.1 below: the memory of a connection would be that of the largest kind.
             Some(tls) => Box::pin(self.handshake(tls, stream)).await.map(|stream| Either::Right(Box::new(stream))),
         };
         let why = match stream {
@@ -164,7 +164,7 @@ impl Client {
     }
 
     /// Serves HTTP/1.1 or HTTP/2, as the client speaks, until either side ends it; gives the reason.
-    async fn serve_http(self, io: Stream) -> Closed {
+    async fn serve_http(self, io: Socket) -> Closed {
         let io = Gathered::new(io);
         let mut stop = self.stop.clone();
         let http2 = tokio::select! {
@@ -188,7 +188,7 @@ impl Client {
     }
 
     /// Serves the calls of a connection.
-    async fn serve_calls(&self, http: &mut impl Http, io: &Gathered<Stream>, counts: &Counts) -> Closed {
+    async fn serve_calls(&self, http: &mut impl Http, io: &Gathered<Socket>, counts: &Counts) -> Closed {
         let mut head = HeadClock::default();
         let mut head_due = pin!(sleep(Duration::MAX));
         let mut events = self.events();

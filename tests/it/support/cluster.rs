@@ -199,19 +199,20 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// A port that is free now, with the next one, and stays free until it is used: each is given once, and the system assigns those from
-/// 32,768 on.
+/// A port that is free now, with the next one, and stays free until it is used: each is given once, and Linux assigns those from 32,768
+/// on, unless it is told otherwise.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Tests of another process begin elsewhere.
+    // Tests of the next process begin elsewhere.
     let first = std::process::id().wrapping_mul(101);
-    loop {
+    for _ in 0..10_000 {
         let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into()) % 10_000;
         let port = u16::try_from(12_000 + 2 * number).unwrap();
         if [port, port + 1].iter().all(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()) {
             return port;
         }
     }
+    panic!("no two ports in a row are free between 12,000 and 32,000");
 }
 
 /// The user that runs Postgres. Postgres refuses to run as root, so root switches to another user.
