@@ -68,7 +68,7 @@ impl Treemap {
     pub async fn answer(&self, request: Request) -> Result<Answer, Refusal> {
         let model = match self.read_model.current() {
             Some(model) => Some(model),
-            // Boxed, since it is rare: see `request::poll_once`.
+            // Boxed, since it is rare: see `request::in_time`.
             None => Box::pin(tokio::time::timeout(LONGEST_WAIT, self.read_model.first())).await.ok().flatten(),
         };
         model.map(|model| Answer::new(model, request)).ok_or(Refusal::NotLoaded)

@@ -150,7 +150,7 @@ impl CallsOverConnection {
             let _answering = Answering::begin(connection);
             let path = request.uri().path();
             let treemap = shared.treemap.method(path);
-            // What is rare is boxed: see `request::poll_once`.
+            // What is rare is boxed: see `request::in_time`.
             let mut response = if shared.traced {
                 let method = treemap.map_or_else(|| method_of(path), |(method, _)| method.labels());
                 let span = telemetry::call_span(&method, request.headers());

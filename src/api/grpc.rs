@@ -175,7 +175,7 @@ fn ended(status: Option<&Status>, trailers: Option<Box<HeaderMap>>) -> Arc<Heade
     if status.is_none() && trailers.is_none() {
         return ALL_WENT_WELL.clone();
     }
-    let mut trailers = trailers.map_or_else(HeaderMap::new, |trailers| *trailers);
+    let mut trailers = trailers.map(|trailers| *trailers).unwrap_or_default();
     match status {
         Some(status) => add_status(status, &mut trailers),
         None => drop(trailers.insert(&GRPC_STATUS, OK.clone())),

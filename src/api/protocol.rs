@@ -3,6 +3,7 @@
 use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
+use futures_util::poll;
 use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Version, header};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
@@ -14,7 +15,7 @@ use super::{
     message::Message,
     query::Query,
     refusal::Refusal,
-    request::{COMPLETE_WITHIN, RequestBody, discard_in_time, poll_once, read},
+    request::{COMPLETE_WITHIN, RequestBody, discard_in_time, in_time, read},
     service::{Call, Codec, Failure, MethodKind, Reply, Service},
 };
 
@@ -287,7 +288,7 @@ async fn read_in_time(
     let read = {
         let mut reading = pin!(read(body, limit));
         // Nearly all requests are here with their head: no clock is looked at for those.
-        match poll_once(reading.as_mut()).await {
+        match poll!(reading.as_mut()) {
             Poll::Ready(read) => read,
             Poll::Pending => {
                 let begun = Instant::now();
@@ -310,12 +311,7 @@ async fn read_in_time(
 /// Calls the service, within the client's deadline.
 async fn run<S: Service>(service: &S, method: S::Method, call: Call<'_>) -> Result<Reply, Failure> {
     let deadline = call.timeout;
-    let mut calling = pin!(service.call(method, call));
-    // Nearly all are answered at once, and need no timer.
-    if let Poll::Ready(result) = poll_once(calling.as_mut()).await {
-        return result;
-    }
+    let calling = pin!(service.call(method, call));
     let Some(left) = deadline else { return calling.await };
-    let in_time = Box::pin(timeout(left, calling)).await;
-    in_time.unwrap_or_else(|_| Err(Refusal::DeadlinePassed.status().into()))
+    in_time(left, calling).await.unwrap_or_else(|| Err(Refusal::DeadlinePassed.status().into()))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    future::{Future, poll_fn},
+    future::Future,
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::poll;
 use h2::RecvStream;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame};
@@ -220,16 +221,16 @@ fn why_unread(error: &(dyn Error + Send + Sync + 'static)) -> Refusal {
 
 /// Reads what is left of a request that is refused, within bounds.
 pub async fn discard_in_time(body: &mut RequestBody) {
-    let mut discarding = pin!(discard(body));
-    // Nearly all that come here have none, and need no timer.
-    if poll_once(discarding.as_mut()).await.is_pending() {
-        let _ = Box::pin(timeout(COMPLETE_WITHIN, discarding)).await;
-    }
+    let _ = in_time(COMPLETE_WITHIN, pin!(discard(body))).await;
 }
 
-/// Polls a future once. What is rarely pending is waited for after that, in a box: a future is as large as its largest wait.
-pub async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+/// What a future gives within a time limit; `None` after it. Nearly all are ready at once, and need no timer. The wait for the others is
+/// boxed: a future is as large as its largest wait, and each call has the memory for it.
+pub async fn in_time<F: Future>(limit: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+    if let Poll::Ready(output) = poll!(future.as_mut()) {
+        return Some(output);
+    }
+    Box::pin(timeout(limit, future)).await.ok()
 }
 
 async fn discard(body: &mut RequestBody) {

@@ -14,7 +14,7 @@ use h2::{
     server::{Builder, Connection, SendResponse},
 };
 use http::{Request, Response};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Http;
@@ -167,21 +167,20 @@ async fn send(mut body: Body, mut stream: SendStream<AnswerBytes>) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
             Poll::Pending => stream.poll_reset(context).map(|_| None),
         });
-        // What fails here fails because the client has gone away.
-        let is_last = match frame.await {
-            Some(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => {
-                    let is_last = body.is_end_stream();
-                    stream.send_data(data, is_last).is_err() || is_last
+        let Some(frame) = frame.await else { return };
+        let last = match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                let is_last = body.is_end_stream();
+                match stream.send_data(data, is_last) {
+                    Ok(()) if !is_last => continue,
+                    sent => sent,
                 }
-                Err(frame) => stream.send_trailers(frame.into_trailers().unwrap_or_default()).map_or(true, |()| true),
-            },
-            Some(Some(Err(_))) => return stream.send_reset(Reason::INTERNAL_ERROR),
-            Some(None) => stream.send_data(AnswerBytes::default(), true).map_or(true, |()| true),
-            None => return,
+            }
+            Some(Ok(Err(frame))) => stream.send_trailers(frame.into_trailers().unwrap_or_default()),
+            Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
+            None => stream.send_data(AnswerBytes::default(), true),
         };
-        if is_last {
-            return;
-        }
+        // Fails only when the client has gone away.
+        return drop(last);
     }
 }
